@@ -1,0 +1,51 @@
+/// A slice of memory that the other end may be changing right now.
+///
+/// Its bytes can be copied in or out, or handed to a system call by address; they can never be looked at in place, so
+/// no check on them can be undone by the peer afterwards. It owns nothing: it is valid as long as the ``SharedRegion``
+/// or buffer it was cut from.
+@safe public struct SharedBytes: @unchecked Sendable {
+  /// For system calls and grant operations only.
+  @unsafe public let baseAddress: UnsafeMutableRawPointer
+  public let count: Int
+
+  @unsafe public init(baseAddress: UnsafeMutableRawPointer, count: Int) {
+    precondition(count >= 0, "a slice has no negative length")
+    unsafe self.baseAddress = baseAddress
+    self.count = count
+  }
+
+  /// The `count` bytes from `offset` on, both our own numbers: a slice outside these bytes is a programming error.
+  public func slice(from offset: Int, count: Int) -> SharedBytes {
+    precondition(
+      offset >= 0 && count >= 0 && offset <= self.count && count <= self.count - offset, "slice out of range")
+    return unsafe SharedBytes(baseAddress: baseAddress + offset, count: count)
+  }
+
+  /// Copies all bytes into `destination`, which must be at least as long.
+  public func copy(to destination: inout MutableRawSpan) {
+    precondition(destination.byteCount >= count, "destination too short")
+    unsafe destination.withUnsafeMutableBytes { unsafe $0.baseAddress?.copyMemory(from: baseAddress, byteCount: count) }
+  }
+
+  /// Copies all of `source`, which must be no longer than this slice, to its start.
+  public func copy(from source: RawSpan) {
+    precondition(source.byteCount <= count, "source too long")
+    unsafe source.withUnsafeBytes { bytes in
+      if let from = bytes.baseAddress { unsafe baseAddress.copyMemory(from: from, byteCount: bytes.count) }
+    }
+  }
+
+  /// Copies all of `source`, which must be no longer than this slice, to its start.
+  public func copy(from source: SharedBytes) {
+    precondition(source.count <= count, "source too long")
+    unsafe baseAddress.copyMemory(from: source.baseAddress, byteCount: source.count)
+  }
+
+  /// Sets every byte to zero.
+  public func zero() { unsafe baseAddress.initializeMemory(as: UInt8.self, repeating: 0, count: count) }
+
+  /// A copy of the bytes, made once.
+  public func copied() -> [UInt8] {
+    unsafe [UInt8](UnsafeRawBufferPointer(start: baseAddress, count: count))
+  }
+}

@@ -1,0 +1,124 @@
+import XenPlatform
+
+/// The answering end of a shared ring (io/ring.h, `BACK_RING_INIT` and the macros that take a back ring).
+///
+/// It takes requests and puts responses, in any order. It never initialises the shared page: that would throw away what
+/// the front end has already put there. `Request` and `Response` spell out their padding, as for ``FrontRing``.
+///
+/// What the other end writes is trusted nowhere: its producer index is checked against the free slots before any request
+/// is taken, and a request is a copy that it can no longer change.
+@frozen public struct BackRing<Request: BitwiseCopyable, Response: BitwiseCopyable>: ~Copyable {
+  @usableFromInline let region: SharedRegion
+  @usableFromInline let page: RingPage
+  /// The next response's index (`rsp_prod_pvt`), and how far the other end has been told.
+  @usableFromInline var responsesProduced: RingIndex
+  @usableFromInline var responsesPushed: RingIndex
+  /// The next request's index (`req_cons`), and up to where requests have passed the check.
+  @usableFromInline var requestsConsumed: RingIndex
+  @usableFromInline var requestsChecked: RingIndex
+  @usableFromInline var counters = RingStatistics()
+  /// What this end has counted.
+  @inlinable public var statistics: RingStatistics { counters }
+
+  /// Attaches to a ring that the front end has initialised (`BACK_RING_INIT`, `BACK_RING_ATTACH`).
+  ///
+  /// - Parameters:
+  ///   - region: the front end's ring pages; its size decides ``entryCount``.
+  ///   - index: zero for a fresh ring; for a live one, where both requests and responses continue.
+  @inlinable public init(attaching region: consuming SharedRegion, at index: RingIndex = .zero) {
+    page = RingPage(region, stride: Self.stride)
+    self.region = region
+    responsesProduced = index
+    responsesPushed = index
+    requestsConsumed = index
+    requestsChecked = index
+  }
+
+  @inlinable static var stride: Int { RingLayout.stride(Request.self, Response.self) }
+
+  /// How many slots the ring has: a power of two.
+  @inlinable public var entryCount: Int { Int(page.entryCount) }
+
+  /// Requests taken and not yet answered.
+  @inlinable public var inFlightCount: UInt32 { requestsConsumed.distance(from: responsesProduced) }
+
+  /// Reads the other end's producer, checks it once, and says how many requests can be taken. Never more than there
+  /// are free response slots (`RING_HAS_UNCONSUMED_REQUESTS`).
+  ///
+  /// - Throws: ``RingViolation/requestProducerOutOfRange(produced:consumed:room:)``; the ring is then unusable.
+  @inlinable public mutating func available() throws(RingViolation) -> UInt32 {
+    try check(page.load(RingLayout.requestProducerOffset, acquiring: true))
+  }
+
+  /// Takes the next request that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
+  @inlinable public mutating func next() -> Request? {
+    guard requestsConsumed != requestsChecked else { return nil }
+    let request = page.take(Request.self, at: requestsConsumed, stride: Self.stride)
+    requestsConsumed.advance()
+    return request
+  }
+
+  /// Puts one response, whole and with its slot's remaining bytes zeroed. The other end does not see it before a push.
+  ///
+  /// - Precondition: ``inFlightCount`` is not zero: each request gets one response.
+  @inlinable public mutating func put(_ response: Response) {
+    precondition(responsesProduced != requestsConsumed, "more responses than requests")
+    page.put(response, at: responsesProduced, stride: Self.stride)
+    responsesProduced.advance()
+  }
+
+  /// Shows the other end all responses put so far (`RING_PUSH_RESPONSES`).
+  @inlinable public mutating func push() {
+    // Releasing: the slots' bytes are visible before the index that covers them.
+    page.store(responsesProduced, at: RingLayout.responseProducerOffset, releasing: true)
+    responsesPushed = responsesProduced
+  }
+
+  /// Shows the other end all responses put so far and says whether it must be notified
+  /// (`RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
+  @inlinable public mutating func pushAndCheckNotify() -> Bool {
+    // Sequentially consistent on both lines: the producer's store is ordered before the load of the event index, against
+    // the other end's store of that index and its load of the producer in its final check.
+    page.store(responsesProduced, at: RingLayout.responseProducerOffset, releasing: false)
+    let event = page.load(RingLayout.responseEventOffset, acquiring: false)
+    let notify = responsesProduced.distance(from: event) < responsesProduced.distance(from: responsesPushed)
+    responsesPushed = responsesProduced
+    counters.count(notify: notify)
+    return notify
+  }
+
+  /// Asks to be notified of the next request, and looks once more (`RING_FINAL_CHECK_FOR_REQUESTS`). Call it when
+  /// ``next()`` has given nil, and sleep only when it answers false.
+  @inlinable public mutating func finalCheck() throws(RingViolation) -> Bool {
+    if try available() > 0 { return true }
+    return try wake(after: 1)
+  }
+
+  /// Asks to be notified only when `count` more requests are there, and looks once more: true when that many are there
+  /// already.
+  ///
+  /// - Parameter count: from 1 to ``entryCount``.
+  @inlinable public mutating func wake(after count: UInt32) throws(RingViolation) -> Bool {
+    // Sequentially consistent on both lines: the event index is stored before the producer is read again.
+    page.store(requestsConsumed.advanced(by: count), at: RingLayout.requestEventOffset, releasing: false)
+    return try check(page.load(RingLayout.requestProducerOffset, acquiring: false)) >= count
+  }
+
+  /// The one gate for the other end's index. Against the free slots, and not against the plain overflow macro's bound,
+  /// because that one accepts a producer that moved backwards while requests are in flight.
+  @inlinable mutating func check(_ produced: RingIndex) throws(RingViolation) -> UInt32 {
+    let waiting = produced.distance(from: requestsConsumed)
+    let room = page.entryCount &- inFlightCount
+    guard waiting <= room else {
+      throw .requestProducerOutOfRange(produced: produced, consumed: requestsConsumed, room: room)
+    }
+    requestsChecked = produced
+    return waiting
+  }
+
+  /// One line for a log: both ends' indices, events, requests in flight, notifications.
+  public borrowing func dump() -> String {
+    RingDump(page: page, statistics: statistics)
+      .line("back", mine: "produced \(responsesProduced) consumed \(requestsConsumed) in flight \(inFlightCount)")
+  }
+}

@@ -1,0 +1,139 @@
+import XenPlatform
+
+/// The requesting end of a shared ring (io/ring.h, `FRONT_RING_INIT` and the macros that take a front ring).
+///
+/// It puts requests and takes responses. Every stored byte of `Request` and `Response` must belong to a property:
+/// spell padding between properties out, or old memory would travel in it.
+///
+/// What the other end writes is trusted nowhere: its producer index is checked against what is unanswered before any
+/// response is taken, and a response is a copy that it can no longer change. What the *caller* must not do (put into a
+/// full ring) is a precondition.
+@frozen public struct FrontRing<Request: BitwiseCopyable, Response: BitwiseCopyable>: ~Copyable {
+  @usableFromInline let region: SharedRegion
+  @usableFromInline let page: RingPage
+  /// The next request's index (`req_prod_pvt`), and how far the other end has been told.
+  @usableFromInline var requestsProduced: RingIndex
+  @usableFromInline var requestsPushed: RingIndex
+  /// The next response's index (`rsp_cons`), and up to where responses have passed the check.
+  @usableFromInline var responsesConsumed: RingIndex
+  @usableFromInline var responsesChecked: RingIndex
+  @usableFromInline var counters = RingStatistics()
+  /// What this end has counted.
+  @inlinable public var statistics: RingStatistics { counters }
+
+  /// Makes a fresh ring: zeroes the region, sets the shared indices, and attaches (`SHARED_RING_INIT`, `FRONT_RING_INIT`).
+  ///
+  /// - Parameters:
+  ///   - region: holds at least one slot; its size decides ``entryCount``.
+  ///   - index: where all four indices start. Real rings start at zero; tests start near the wrap.
+  @inlinable public init(initialising region: consuming SharedRegion, at index: RingIndex = .zero) {
+    let page = RingPage(region, stride: Self.stride)
+    page.initialise(region: region, at: index)
+    self.init(page: page, region: region, index: index)
+  }
+
+  /// Takes up a ring that already lives, with nothing in flight, at `index` (`FRONT_RING_ATTACH`).
+  @inlinable public init(attaching region: consuming SharedRegion, at index: RingIndex) {
+    let page = RingPage(region, stride: Self.stride)
+    self.init(page: page, region: region, index: index)
+  }
+
+  @inlinable init(page: RingPage, region: consuming SharedRegion, index: RingIndex) {
+    self.page = page
+    self.region = region
+    requestsProduced = index
+    requestsPushed = index
+    responsesConsumed = index
+    responsesChecked = index
+  }
+
+  @inlinable static var stride: Int { RingLayout.stride(Request.self, Response.self) }
+
+  /// How many slots the ring has: a power of two.
+  @inlinable public var entryCount: Int { Int(page.entryCount) }
+
+  /// Requests put and not yet answered (their responses not yet taken).
+  @inlinable public var unansweredCount: UInt32 { requestsProduced.distance(from: responsesConsumed) }
+
+  /// How many requests can be put before a response must be taken (`RING_FREE_REQUESTS`).
+  @inlinable public var freeRequestCount: UInt32 { page.entryCount &- unansweredCount }
+
+  /// Puts one request into the next free slot. The other end does not see it before a push.
+  ///
+  /// - Precondition: ``freeRequestCount`` is not zero.
+  @inlinable public mutating func put(_ request: Request) {
+    precondition(unansweredCount < page.entryCount, "the ring is full")
+    page.put(request, at: requestsProduced, stride: Self.stride)
+    requestsProduced.advance()
+  }
+
+  /// Shows the other end all requests put so far (`RING_PUSH_REQUESTS`).
+  @inlinable public mutating func push() {
+    // Releasing: the slots' bytes are visible before the index that covers them.
+    page.store(requestsProduced, at: RingLayout.requestProducerOffset, releasing: true)
+    requestsPushed = requestsProduced
+  }
+
+  /// Shows the other end all requests put so far and says whether it must be notified
+  /// (`RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
+  @inlinable public mutating func pushAndCheckNotify() -> Bool {
+    // Sequentially consistent on both lines: the producer's store is ordered before the load of the event index, against
+    // the other end's store of that index and its load of the producer in its final check.
+    page.store(requestsProduced, at: RingLayout.requestProducerOffset, releasing: false)
+    let event = page.load(RingLayout.requestEventOffset, acquiring: false)
+    let notify = requestsProduced.distance(from: event) < requestsProduced.distance(from: requestsPushed)
+    requestsPushed = requestsProduced
+    counters.count(notify: notify)
+    return notify
+  }
+
+  /// Reads the other end's producer, checks it once, and says how many responses can be taken.
+  ///
+  /// - Throws: ``RingViolation/responseProducerOutOfRange(produced:consumed:unanswered:)``; the ring is then unusable.
+  @inlinable public mutating func available() throws(RingViolation) -> UInt32 {
+    try check(page.load(RingLayout.responseProducerOffset, acquiring: true))
+  }
+
+  /// Takes the next response that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
+  @inlinable public mutating func next() -> Response? {
+    guard responsesConsumed != responsesChecked else { return nil }
+    let response = page.take(Response.self, at: responsesConsumed, stride: Self.stride)
+    responsesConsumed.advance()
+    return response
+  }
+
+  /// Asks to be notified of the next response, and looks once more (`RING_FINAL_CHECK_FOR_RESPONSES`). Call it when
+  /// ``next()`` has given nil, and sleep only when it answers false.
+  @inlinable public mutating func finalCheck() throws(RingViolation) -> Bool {
+    if try available() > 0 { return true }
+    return try wake(after: 1)
+  }
+
+  /// Asks to be notified only when `count` more responses are there, and looks once more: true when that many are
+  /// there already (the event index set ahead; io/ring.h, the comment above `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
+  ///
+  /// - Parameter count: from 1 to the number of unanswered requests; more than that would never come.
+  @inlinable public mutating func wake(after count: UInt32) throws(RingViolation) -> Bool {
+    // Sequentially consistent on both lines: the event index is stored before the producer is read again.
+    page.store(responsesConsumed.advanced(by: count), at: RingLayout.responseEventOffset, releasing: false)
+    return try check(page.load(RingLayout.responseProducerOffset, acquiring: false)) >= count
+  }
+
+  /// The one gate for the other end's index. Against `unanswered`, and not against the plain overflow macro's bound,
+  /// because that one accepts a producer that moved backwards while requests are in flight.
+  @inlinable mutating func check(_ produced: RingIndex) throws(RingViolation) -> UInt32 {
+    let waiting = produced.distance(from: responsesConsumed)
+    let unanswered = requestsPushed.distance(from: responsesConsumed)
+    guard waiting <= unanswered else {
+      throw .responseProducerOutOfRange(produced: produced, consumed: responsesConsumed, unanswered: unanswered)
+    }
+    responsesChecked = produced
+    return waiting
+  }
+
+  /// One line for a log: both ends' indices, events, requests in flight, notifications.
+  public borrowing func dump() -> String {
+    RingDump(page: page, statistics: statistics)
+      .line("front", mine: "produced \(requestsProduced) consumed \(responsesConsumed) unanswered \(unansweredCount)")
+  }
+}

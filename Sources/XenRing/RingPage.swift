@@ -1,0 +1,69 @@
+import CSharedMemory
+import Synchronization
+import XenPlatform
+
+/// The shared page as both ends see it: four index words that either may write at any time, and the slots.
+///
+/// Everything that touches shared memory is here. No pointer and no reference into it leaves this type.
+@frozen @usableFromInline @safe struct RingPage {
+  @usableFromInline let baseAddress: UnsafeMutableRawPointer
+  @usableFromInline let mask: UInt32
+
+  @inlinable init(_ region: borrowing SharedRegion, stride: Int) {
+    let entryCount = RingLayout.entryCount(byteCount: region.byteCount, stride: stride)
+    precondition(entryCount > 0, "the region is too small for one slot")
+    unsafe baseAddress = region.baseAddress
+    mask = UInt32(entryCount - 1)
+  }
+
+  @inlinable var entryCount: UInt32 { mask &+ 1 }
+
+  /// Every word access is one 4-byte atomic, so a peer's write is seen whole or not at all.
+  @inlinable func load(_ offset: Int, acquiring: Bool) -> RingIndex {
+    // Safe: the region is page-aligned and longer than its header, and Atomic<UInt32> has UInt32's layout.
+    let word = unsafe (baseAddress + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
+    return RingIndex(
+      rawValue: unsafe acquiring
+        ? word.pointee.load(ordering: .acquiring) : word.pointee.load(ordering: .sequentiallyConsistent))
+  }
+
+  @inlinable func store(_ index: RingIndex, at offset: Int, releasing: Bool) {
+    // Safe: as in `load`.
+    let word = unsafe (baseAddress + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
+    if releasing {
+      unsafe word.pointee.store(index.rawValue, ordering: .releasing)
+    } else {
+      unsafe word.pointee.store(index.rawValue, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  /// Copies a slot out exactly once: after the barrier the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
+  @inlinable func take<Entry: BitwiseCopyable>(_ type: Entry.Type, at index: RingIndex, stride: Int) -> Entry {
+    // Safe: the mask keeps the offset below entryCount * stride, which the region holds; any bytes are a valid Entry.
+    let entry = unsafe (baseAddress + slotOffset(index, stride: stride)).loadUnaligned(as: Entry.self)
+    shared_memory_compiler_barrier()
+    return entry
+  }
+
+  /// Writes a slot whole: the entry, then zeros up to the stride, so that no old byte stays (XSA-216).
+  @inlinable func put<Entry: BitwiseCopyable>(_ entry: Entry, at index: RingIndex, stride: Int) {
+    // Safe: as in `take`.
+    let slot = unsafe baseAddress + slotOffset(index, stride: stride)
+    let size = MemoryLayout<Entry>.size
+    unsafe slot.storeBytes(of: entry, as: Entry.self)
+    if size < stride { unsafe (slot + size).initializeMemory(as: UInt8.self, repeating: 0, count: stride - size) }
+  }
+
+  @inlinable func slotOffset(_ index: RingIndex, stride: Int) -> Int {
+    RingLayout.headerByteCount &+ Int(truncatingIfNeeded: index.rawValue & mask) &* stride
+  }
+
+  /// `SHARED_RING_INIT`, and every slot zeroed as well (XSA-403): the front end's, once, before it tells anybody.
+  @inlinable func initialise(region: borrowing SharedRegion, at index: RingIndex) {
+    region.bytes.zero()
+    store(index, at: RingLayout.requestProducerOffset, releasing: true)
+    store(index.advanced(by: 1), at: RingLayout.requestEventOffset, releasing: true)
+    store(index, at: RingLayout.responseProducerOffset, releasing: true)
+    store(index.advanced(by: 1), at: RingLayout.responseEventOffset, releasing: true)
+  }
+}

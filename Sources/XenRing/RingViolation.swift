@@ -1,0 +1,19 @@
+/// The other end broke the ring's protocol. The ring must not be used any more; nothing else is affected.
+@nonexhaustive public enum RingViolation: Error, Hashable, Sendable, CustomStringConvertible {
+  /// The front end says it produced more requests than there are free slots, or moved its producer backwards
+  /// (io/ring.h, `RING_REQUEST_PROD_OVERFLOW`).
+  case requestProducerOutOfRange(produced: RingIndex, consumed: RingIndex, room: UInt32)
+  /// The back end says it produced more responses than there are unanswered requests, or moved its producer backwards
+  /// (io/ring.h, `RING_RESPONSE_PROD_OVERFLOW`).
+  case responseProducerOutOfRange(produced: RingIndex, consumed: RingIndex, unanswered: UInt32)
+
+  public var description: String {
+    switch self {
+    case .requestProducerOutOfRange(let produced, let consumed, let room):
+      "the front end moved its request producer to \(produced), but \(consumed) requests are consumed and \(room) slots free"
+    case .responseProducerOutOfRange(let produced, let consumed, let unanswered):
+      "the back end moved its response producer to \(produced), but \(consumed) responses are consumed and "
+        + "\(unanswered) requests unanswered"
+    }
+  }
+}
