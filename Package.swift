@@ -9,11 +9,14 @@ let package = Package(
   products: [
     .library(name: "XenPlatform", targets: ["XenPlatform"]),
     .library(name: "XenRing", targets: ["XenRing"]),
+    .library(name: "XenLoopback", targets: ["XenLoopback"]),
   ],
   targets: [
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
-    .target(name: "XenPlatform", dependencies: ["CSharedMemory"], swiftSettings: strict),
+    .target(name: "CLinux", path: "Sources/Shims/CLinux"),
+    .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
+    .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
   ]
 )

@@ -1,7 +1,7 @@
 /// The number of a domain (`domid_t`, xen/include/public/xen.h).
 ///
 /// Range: 0 up to but not including 0x7FF0 (`DOMID_FIRST_RESERVED`) for real domains; 0 is the control domain.
-public struct DomainID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+public struct DomainID: RawRepresentable, Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
   public let rawValue: UInt16
 
   public init(rawValue: UInt16) { self.rawValue = rawValue }

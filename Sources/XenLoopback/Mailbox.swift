@@ -1,0 +1,22 @@
+import Synchronization
+import XenPlatform
+
+/// What waits for one handle, in order, with a descriptor to sleep on.
+final class Mailbox<Element: Sendable>: Sendable {
+  let wakeup = Wakeup()
+  private let waiting = Mutex<[Element]>([])
+
+  func put(_ element: Element) {
+    waiting.withLock { $0.append(element) }
+    wakeup.signal()
+  }
+
+  func take() -> Element? {
+    waiting.withLock { elements in
+      if elements.isEmpty { return nil }
+      let element = elements.removeFirst()
+      if elements.isEmpty { wakeup.clear() }
+      return element
+    }
+  }
+}

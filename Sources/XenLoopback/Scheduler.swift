@@ -1,0 +1,100 @@
+import Synchronization
+import XenPlatform
+
+/// Runs a simulation on the caller's thread: it polls queues and whatever else it is given, one turn at a time, in an
+/// order that its seed decides, by a clock that moves only when nothing has anything to do.
+///
+/// The same seed over the same program gives the same run. Hand it to a bus as its queues' host.
+public final class Scheduler: QueueHost, @unchecked Sendable {  // everything happens on the thread that calls `run`
+  private struct Task {
+    let identity: ObjectIdentifier
+    let name: String
+    let poll: (Uptime, Int) -> PollOutcome
+    let whenStopped: @Sendable () -> Void
+    var wakesAt: Uptime?
+    var isStopped = false
+  }
+
+  private var tasks: [Task] = []
+  private var random: SplitMix64
+  private let budget: Int
+  /// The simulation's time.
+  public private(set) var now = Uptime(nanoseconds: 0)
+  /// What the schedule was made from.
+  public let seed: UInt64
+
+  /// - Parameter budget: requests one turn of a queue may do; small ones mix the order more.
+  public init(seed: UInt64, budget: Int = 4) {
+    precondition(budget > 0, "a turn needs a budget")
+    self.seed = seed
+    self.budget = budget
+    random = SplitMix64(state: seed)
+  }
+
+  /// Gives turns to `poll`, which belongs to `owner`, until ``remove(_:)``.
+  public func add(_ owner: AnyObject, name: String, poll: @escaping (_ now: Uptime) -> PollOutcome) {
+    tasks.append(
+      Task(identity: ObjectIdentifier(owner), name: name, poll: { now, _ in poll(now) }, whenStopped: {}))
+  }
+
+  public func remove(_ owner: AnyObject) { tasks.removeAll { $0.identity == ObjectIdentifier(owner) } }
+
+  public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    tasks.append(
+      Task(
+        identity: ObjectIdentifier(queue), name: name, poll: { queue.poll(now: $0, budget: $1) },
+        whenStopped: whenStopped))
+  }
+
+  public func stop(_ queue: any DataQueue) { remove(queue) }
+
+  /// Gives turns until `condition` holds.
+  ///
+  /// - Parameter turns: how many rounds over all tasks to give at most.
+  /// - Returns: whether the condition came to hold.
+  public func run(turns: Int = 10_000, until condition: () throws -> Bool) rethrows -> Bool {
+    for _ in 0..<turns {
+      if try condition() { return true }
+      round()
+    }
+    return try condition()
+  }
+
+  /// One turn for each task, in an order of the seed's choosing; when none had work, the clock moves to the next instant
+  /// that one of them waits for, or by a millisecond.
+  public func round() {
+    var busy = false
+    for identity in tasks.map(\.identity).shuffled(using: &random) {
+      // A task may have been removed, or others added, by the one before it.
+      guard let index = tasks.firstIndex(where: { $0.identity == identity }), !tasks[index].isStopped else { continue }
+      let outcome = tasks[index].poll(now, budget)
+      guard let index = tasks.firstIndex(where: { $0.identity == identity }) else { continue }
+      tasks[index].wakesAt = nil
+      switch outcome {
+      case .idle: break
+      case .idleUntil(let instant): tasks[index].wakesAt = instant
+      case .more: busy = true
+      case .stopped:
+        tasks[index].isStopped = true
+        tasks[index].whenStopped()
+      }
+    }
+    if !busy {
+      let next = Uptime(nanoseconds: now.nanoseconds + 1_000_000)
+      now = max(now, min(next, tasks.compactMap(\.wakesAt).min() ?? next))
+    }
+  }
+}
+
+/// A small generator whose whole state is its seed (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
+struct SplitMix64: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var mixed = state
+    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+    return mixed ^ (mixed >> 31)
+  }
+}

@@ -1,0 +1,40 @@
+/// Nanoseconds on a clock that never goes back: the machine's, or a simulation's.
+public struct Uptime: Hashable, Comparable, Sendable {
+  public let nanoseconds: UInt64
+
+  public init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
+
+  public static func < (left: Uptime, right: Uptime) -> Bool { left.nanoseconds < right.nanoseconds }
+}
+
+/// What a queue wants after a poll.
+public enum PollOutcome: Hashable, Sendable {
+  /// Nothing to do before the next event.
+  case idle
+  /// Nothing to do before the next event or this instant, whichever comes first.
+  case idleUntil(Uptime)
+  /// The budget is used up and work is left: poll again.
+  case more
+  /// The other end broke the protocol: never poll again; the queue says why to its device.
+  case stopped
+}
+
+/// The data plane of one queue: it is polled by one thread at a time, and never blocks.
+public protocol DataQueue: AnyObject, Sendable {
+  /// Readable when a poll has something to do; they do not change while the queue is polled.
+  var descriptors: [CInt] { get }
+
+  /// Does at most `budget` requests' work.
+  func poll(now: Uptime, budget: Int) -> PollOutcome
+}
+
+/// Who polls queues: threads, or a simulation's scheduler.
+public protocol QueueHost: AnyObject, Sendable {
+  /// Polls `queue` from now on whenever it has something to do.
+  ///
+  /// - Parameter whenStopped: called once if a poll gives ``PollOutcome/stopped``, from whichever thread polled.
+  func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void)
+
+  /// Returns when `queue` is polled no more and never will be. Harmless for a queue that was not started.
+  func stop(_ queue: any DataQueue)
+}

@@ -1,0 +1,96 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Gives each queue a thread of its own, asleep on the queue's descriptors.
+public final class ThreadPerQueue: QueueHost {
+  private let threads = Mutex<[ObjectIdentifier: QueueThread]>([:])
+  private let budget: Int
+
+  /// - Parameter budget: requests a poll may do before it looks whether it should stop; positive.
+  public init(budget: Int = 64) {
+    precondition(budget > 0, "a poll needs a budget")
+    self.budget = budget
+  }
+
+  public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    let thread = QueueThread(queue: queue, name: name, budget: budget, whenStopped: whenStopped)
+    let former = threads.withLock { $0.updateValue(thread, forKey: ObjectIdentifier(queue)) }
+    precondition(former == nil, "a queue is started once")
+    thread.start()
+  }
+
+  public func stop(_ queue: any DataQueue) {
+    threads.withLock { $0.removeValue(forKey: ObjectIdentifier(queue)) }?.stopAndJoin()
+  }
+}
+
+/// One queue's thread. Its creator starts it once and joins it once.
+///
+/// Sendable: `handle` is written before and read after the thread's life; `waits` is the thread's own.
+private final class QueueThread: @unchecked Sendable {
+  private let queue: any DataQueue
+  private let name: String
+  private let budget: Int
+  private let whenStopped: @Sendable () -> Void
+  private let stop = Wakeup()
+  private var waits: [pollfd]
+  private var handle = pthread_t()
+
+  init(queue: any DataQueue, name: String, budget: Int, whenStopped: @escaping @Sendable () -> Void) {
+    self.queue = queue
+    self.name = name
+    self.budget = budget
+    self.whenStopped = whenStopped
+    waits = ([stop.descriptor] + queue.descriptors).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+  }
+
+  func start() {
+    // Safe: the thread takes over the one reference that is retained here.
+    let argument = unsafe Unmanaged.passRetained(self).toOpaque()
+    let created = unsafe pthread_create(
+      &handle, nil,
+      { argument in
+        unsafe Unmanaged<QueueThread>.fromOpaque(argument!).takeRetainedValue().run()
+        return nil
+      }, argument)
+    precondition(created == 0, "no thread can be made for a queue")
+  }
+
+  func stopAndJoin() {
+    stop.signal()
+    _ = pthread_join(handle, nil)
+  }
+
+  private func run() {
+    unsafe name.withCString { unsafe linux_name_thread($0) }
+    while true {
+      let timeout: CInt
+      switch queue.poll(now: .now, budget: budget) {
+      case .idle: timeout = -1
+      case .idleUntil(let instant): timeout = instant.millisecondsFromNow
+      case .more: timeout = 0
+      case .stopped:
+        whenStopped()
+        return
+      }
+      if Wakeup.wait(for: &waits, timeout: timeout), waits[0].revents != 0 { return }
+    }
+  }
+}
+
+extension Uptime {
+  /// The machine's monotonic clock.
+  public static var now: Uptime {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return Uptime(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
+  }
+
+  /// For a system call's timeout: rounded up, at most a minute, zero when the instant has passed.
+  var millisecondsFromNow: CInt {
+    let now = Uptime.now
+    guard now < self else { return 0 }
+    return CInt(min((nanoseconds - now.nanoseconds) / 1_000_000 + 1, 60_000))
+  }
+}
