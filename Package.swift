@@ -9,14 +9,23 @@ let package = Package(
   products: [
     .library(name: "XenPlatform", targets: ["XenPlatform"]),
     .library(name: "XenRing", targets: ["XenRing"]),
+    .library(name: "XenBus", targets: ["XenBus"]),
     .library(name: "XenLoopback", targets: ["XenLoopback"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-system.git", from: "1.4.0"),
   ],
   targets: [
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
     .target(name: "CLinux", path: "Sources/Shims/CLinux"),
     .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
+    .target(
+      name: "XenBus", dependencies: ["XenPlatform", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
+    .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
   ]
 )

@@ -1,0 +1,145 @@
+/// A backend's half of the way to Connected and back, as a value: it is shown the frontend's state, and whether the
+/// toolstack still wants the device, and says what to do.
+///
+/// It decides by levels, as ``FrontendHandshake`` does. InitWait is written only when the frontend holds no rings, so
+/// that rings found after it are always fresh ones; a backend process that finds its own key beyond InitWait therefore
+/// first has the frontend close what it shared with its predecessor.
+public struct BackendHandshake: Hashable, Sendable {
+  public enum Phase: Hashable, Sendable {
+    /// Nothing is offered yet.
+    case initialising
+    /// Features are offered; the frontend has published nothing.
+    case initWait
+    case connected
+    /// One of us asked to close; the frontend has not closed yet.
+    case closing
+    case closed
+    /// Finished: the device is to be forgotten.
+    case removed
+  }
+
+  public enum Action: Hashable, Sendable {
+    case none
+    /// Write the features and InitWait in one transaction.
+    case offer
+    /// Map the frontend's rings, write the device's details and Connected in one transaction, begin to serve.
+    case connect
+    /// Stop serving and let go of everything of the frontend's, then write this state.
+    case disconnect(XenbusState)
+    /// Write this state.
+    case write(XenbusState)
+    /// Forget the device.
+    case remove
+  }
+
+  public private(set) var phase = Phase.initialising
+  /// A predecessor's state is still in our key, so the frontend may hold rings that are nobody's.
+  private var isStale: Bool
+  /// After the frontend has closed, offer again without waiting for it to begin: it was us who closed.
+  private var restarts: Bool
+  private var leaves = false
+
+  /// - Parameter own: what our own key says at the start.
+  public init(own: XenbusState) {
+    switch own {
+    case .unknown, .initialising, .initWait: (isStale, restarts) = (false, false)
+    case .initialised, .connected, .closing, .closed, .reconfiguring, .reconfigured: (isStale, restarts) = (true, true)
+    }
+  }
+
+  /// Close the device, and forget it when the frontend has closed.
+  public mutating func leave() { leaves = true }
+
+  /// Something failed on our side: close, and offer again only when the frontend begins again.
+  public mutating func fail() { (phase, restarts, isStale) = (.closing, false, false) }
+
+  /// What is to be done now that the frontend's key says `frontend`. Show it again after doing it, until it says
+  /// ``Action/none``.
+  ///
+  /// - Parameter isOnline: false when the toolstack has withdrawn the device (`online` is 0).
+  public mutating func observe(frontend: XenbusState, isOnline: Bool) -> Action {
+    let isWanted = isOnline && !leaves
+    switch phase {
+    case .initialising:
+      guard isWanted else {
+        phase = .closing
+        return .write(.closing)
+      }
+      // Rings of an earlier life: they must go before fresh ones can be told from them.
+      if isStale, frontend.mayHoldRings {
+        (phase, isStale) = (.closing, false)
+        return .write(.closing)
+      }
+      return offer()
+    case .initWait:
+      guard isWanted else {
+        phase = .closing
+        return .write(.closing)
+      }
+      switch frontend {
+      // Connected without Initialised: the two writes merged, or this kind of frontend writes only the latter.
+      case .initialised, .connected:
+        phase = .connected
+        return .connect
+      case .closing:
+        phase = .closing
+        return .write(.closing)
+      case .unknown, .initialising, .initWait, .closed, .reconfiguring, .reconfigured: return .none
+      }
+    case .connected:
+      switch frontend {
+      case .initialised, .connected, .reconfiguring, .reconfigured:
+        guard !isWanted else { return .none }
+        phase = .closing
+        return .write(.closing)
+      case .closing:
+        phase = .closing
+        return .disconnect(.closing)
+      // It closed, or began again, without our seeing the states between; or its directory is gone.
+      case .closed, .unknown, .initialising, .initWait:
+        phase = .closed
+        return .disconnect(.closed)
+      }
+    case .closing:
+      if frontend.mayHoldRings { return .none }
+      phase = .closed
+      return .disconnect(.closed)
+    case .closed:
+      // Without its frontend's directory a device is a zombie's.
+      if !isWanted || frontend == .unknown {
+        phase = .removed
+        return .remove
+      }
+      guard frontend == .initialising || frontend == .initWait || (restarts && frontend == .closed) else {
+        return .none
+      }
+      return offer()
+    case .removed: return .none
+    }
+  }
+
+  /// What the backend waits for; nil when it is connected or removed.
+  public func waitsFor(frontend: XenbusState) -> String? {
+    switch phase {
+    case .initialising, .initWait: "the frontend to share its rings (Initialised or Connected); it is \(frontend)"
+    case .connected, .removed: nil
+    case .closing: "the frontend to close; it is \(frontend)"
+    case .closed: "the frontend to begin again (Initialising); it is \(frontend)"
+    }
+  }
+
+  private mutating func offer() -> Action {
+    (phase, isStale, restarts) = (.initWait, false, false)
+    return .offer
+  }
+}
+
+extension XenbusState {
+  /// Whether a frontend in this state may have rings that its backend can reach.
+  fileprivate var mayHoldRings: Bool {
+    switch self {
+    case .initialised, .connected, .closing, .reconfiguring, .reconfigured: true
+    case .unknown, .initialising, .initWait, .closed: false
+    }
+  }
+}

@@ -1,0 +1,52 @@
+/// Carries out one backend's handshake: the store's states in, the driver's work and our own state out.
+final class BackendSession: DeviceSession {
+  let device: XenbusDevice
+  private let driver: any BackendDriver
+  private var backend: (any Backend)?
+  private var handshake: BackendHandshake
+  private(set) var fault: DeviceError?
+
+  init(_ device: XenbusDevice, _ driver: any BackendDriver) throws(DeviceError) {
+    self.device = device
+    self.driver = driver
+    handshake = BackendHandshake(own: try device.ownState())
+  }
+
+  var isConnected: Bool { handshake.phase == .connected }
+
+  var waitsFor: String? { (try? device.otherState()).flatMap(handshake.waitsFor(frontend:)) }
+
+  func step() throws(DeviceError) -> SessionProgress {
+    let isOnline = try device.own.optionalString("online") != "0"
+    let written: Bool
+    switch handshake.observe(frontend: try device.otherState(), isOnline: isOnline) {
+    case .none: return .settled
+    case .offer:
+      let backend = try driver.probe(device)
+      self.backend = backend
+      written = try device.switchState(to: .initWait, try backend.offer(device))
+    case .connect:
+      written = try device.switchState(to: .connected, try backend?.connect(device) ?? [])
+      if written { backend?.start(device) }
+    case .disconnect(let state):
+      backend?.disconnect(device)
+      written = try device.switchState(to: state)
+    case .write(let state): written = try device.switchState(to: state)
+    case .remove: return .gone
+    }
+    return written ? .moved : .gone
+  }
+
+  func fail(_ error: DeviceError) throws(DeviceError) {
+    fault = error
+    backend?.disconnect(device)
+    handshake.fail()
+    _ = try device.switchState(to: .closing)
+  }
+
+  func leave() { handshake.leave() }
+
+  var hasLeft: Bool { handshake.phase == .removed }
+
+  func end() { backend?.disconnect(device) }
+}

@@ -1,0 +1,224 @@
+import Glibc
+import Logging
+import XenPlatform
+
+/// The xenbus of one domain: it finds devices in the store, hands them to drivers, and takes each one through its
+/// handshake.
+///
+/// A bus belongs to one thread, which calls ``poll()`` whenever ``wait(milliseconds:)`` or ``descriptors`` say so, or
+/// lets ``run(until:)`` do it. The queues of its devices are polled by the ``QueueHost`` that it was given.
+public final class Bus {
+  private enum Drivers {
+    case front(any FrontendDriver)
+    case back(any BackendDriver)
+
+    var type: String {
+      switch self {
+      case .front(let driver): driver.type
+      case .back(let driver): driver.type
+      }
+    }
+  }
+
+  private let platform: any Platform
+  private let store: any Xenstore
+  private let queueHost: any QueueHost
+  private let log: Logger
+  private let home: String
+  private let signal = BusSignal()
+  /// By watch token: where devices of one kind are looked for, and how many names lie between there and a device.
+  private var roots: [String: (path: String, depth: Int, drivers: Drivers)] = [:]
+  private var sessions: [String: any DeviceSession] = [:]
+  private var dirty: Set<String> = []
+
+  /// - Parameter queueHost: who polls the queues of backends; by default each has a thread of its own.
+  public init(
+    on platform: any Platform, queueHost: any QueueHost = ThreadPerQueue(), log: Logger = Logger(label: "xenbus")
+  ) throws(XenstoreError) {
+    self.platform = platform
+    self.queueHost = queueHost
+    self.log = log
+    store = try platform.openXenstore()
+    home = "/local/domain/\(platform.domain.rawValue)"
+  }
+
+  // MARK: Drivers
+
+  /// Serves every device of the driver's type below `root` (by default `backend` in our home), now and later.
+  public func register(_ driver: any BackendDriver, root: String? = nil) throws(XenstoreError) {
+    try watch(root: "\(root ?? home + "/backend")/\(driver.type)", depth: 2, .back(driver))
+  }
+
+  /// Uses every device of the driver's type below `root` (by default `device` in our home), now and later.
+  public func register(_ driver: any FrontendDriver, root: String? = nil) throws(XenstoreError) {
+    try watch(root: "\(root ?? home + "/device")/\(driver.type)", depth: 1, .front(driver))
+  }
+
+  /// Uses the one device at `path`, wherever that is, now and whenever it comes back.
+  public func register(_ driver: any FrontendDriver, at path: String) throws(XenstoreError) {
+    try watch(root: path, depth: 0, .front(driver))
+  }
+
+  /// Serves the one device at `path`, wherever that is.
+  public func register(_ driver: any BackendDriver, at path: String) throws(XenstoreError) {
+    try watch(root: path, depth: 0, .back(driver))
+  }
+
+  /// Finds no more devices of `type`; those found go on.
+  public func unregister(type: String) throws(XenstoreError) {
+    for (token, root) in roots where root.drivers.type == type {
+      try store.unwatch(root.path, token: token)
+      roots[token] = nil
+    }
+  }
+
+  private func watch(root path: String, depth: Int, _ drivers: Drivers) throws(XenstoreError) {
+    precondition(roots[Self.rootToken(path)] == nil, "one driver a type")
+    roots[Self.rootToken(path)] = (path, depth, drivers)
+    try store.watch(path, token: Self.rootToken(path))
+  }
+
+  // MARK: Running
+
+  /// One descriptor or more to sleep on: readable when ``poll()`` has something to do.
+  public var descriptors: [CInt] { [store.descriptor, signal.wakeup.descriptor] }
+
+  /// Takes the changes that the store and the queues have reported, and takes every device concerned as far as it goes.
+  /// Never waits for a peer.
+  ///
+  /// - Returns: `.more` when changes are left to take.
+  @discardableResult
+  public func poll() -> PollOutcome {
+    for (path, error) in signal.take() { sessions[path]?.close(because: error) }
+    var budget = 64
+    while budget > 0, let event = store.nextWatchEvent() {
+      budget -= 1
+      note(event)
+    }
+    for path in dirty.sorted() {
+      dirty.remove(path)
+      if let session = sessions[path], !session.turn() { forget(path) }
+    }
+    return budget == 0 ? .more : .idle
+  }
+
+  /// Sleeps until there is something to do.
+  ///
+  /// - Parameter milliseconds: how long at most; -1 without end.
+  public func wait(milliseconds: CInt) {
+    var waits = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+    _ = Wakeup.wait(for: &waits, timeout: milliseconds)
+  }
+
+  /// Polls and sleeps by turns until `condition` holds or the time is up.
+  ///
+  /// - Parameter seconds: how long at most; nil without end.
+  /// - Returns: whether the condition came to hold.
+  @discardableResult
+  public func run(seconds: Double? = nil, until condition: () -> Bool) -> Bool {
+    let start = Uptime.now.nanoseconds
+    while true {
+      let outcome = poll()
+      if condition() { return true }
+      if let seconds, Double(Uptime.now.nanoseconds - start) > seconds * 1e9 { return false }
+      if outcome == .idle { wait(milliseconds: 20) }
+    }
+  }
+
+  /// Withdraws from every device, as the protocol asks; ``isEmpty`` says when the other ends have let go.
+  public func close() {
+    for path in roots.values.map(\.path) { try? store.unwatch(path, token: Self.rootToken(path)) }
+    roots = [:]
+    for session in sessions.values { session.leave() }
+    dirty.formUnion(sessions.keys)
+  }
+
+  /// Whether every device is connected.
+  public var isConnected: Bool { !sessions.isEmpty && sessions.values.allSatisfy(\.isConnected) }
+
+  /// Whether no device is left, or only such as we have closed for good.
+  public var isEmpty: Bool { sessions.values.allSatisfy(\.hasLeft) }
+
+  /// One line for each device: connected, or what it waits for, and why it was closed.
+  public var report: [String] {
+    sessions.sorted { $0.key < $1.key }.map { path, session in
+      let state = session.isConnected ? "connected" : session.waitsFor.map { "waits for \($0)" } ?? "closed"
+      return "\(path): \(state)" + (session.fault.map { "; \($0)" } ?? "")
+    }
+  }
+
+  // MARK: Finding devices
+
+  private static func rootToken(_ path: String) -> String { "root:\(path)" }
+
+  private static let otherEndToken = "other:"
+
+  private func note(_ event: XenstoreWatchEvent) {
+    if event.token.hasPrefix(Self.otherEndToken) {
+      // Stale when the device has gone meanwhile: then it is in nobody's way.
+      dirty.insert(String(event.token.dropFirst(Self.otherEndToken.count)))
+      return
+    }
+    guard let root = roots[event.token] else { return }
+    let names = event.path.dropFirst(root.path.count).split(separator: "/")
+    if names.count >= root.depth {
+      consider(([root.path[...]] + names.prefix(root.depth)).joined(separator: "/"), root.drivers)
+    } else {
+      scan(event.path, depth: root.depth - names.count, root.drivers)
+    }
+  }
+
+  /// Considers every device `depth` names below `path`, and those that were there and may have gone.
+  private func scan(_ path: String, depth: Int, _ drivers: Drivers) {
+    guard depth > 0 else { return consider(path, drivers) }
+    let names = (try? StoreDirectory(path, in: store).children()) ?? []
+    for name in names { scan("\(path)/\(name)", depth: depth - 1, drivers) }
+    dirty.formUnion(sessions.keys.filter { $0.hasPrefix(path + "/") })
+  }
+
+  /// Something changed at or below a device's directory.
+  private func consider(_ path: String, _ drivers: Drivers) {
+    dirty.insert(path)
+    guard sessions[path] == nil else { return }
+    let own = StoreDirectory(path, in: store)
+    do throws(DeviceError) {
+      let isFrontend = if case .front = drivers { true } else { false }
+      // Half written: the rest gives another event.
+      guard try own.optionalString("state") != nil,
+        let otherPath = try own.optionalString(isFrontend ? "backend" : "frontend")
+      else { return }
+      let id = try own.number(isFrontend ? "backend-id" : "frontend-id", as: UInt16.self)
+      let device = XenbusDevice(
+        type: drivers.type, own: own, other: StoreDirectory(otherPath, in: store), otherDomain: DomainID(rawValue: id),
+        platform: platform, queueHost: queueHost, signal: signal, log: log)
+      try watchOtherEnd(of: device)
+      sessions[path] =
+        switch drivers {
+        case .front(let driver): try FrontendSession(device, driver)
+        case .back(let driver): try BackendSession(device, driver)
+        }
+    } catch { refuse(own, error) }
+  }
+
+  private func watchOtherEnd(of device: XenbusDevice) throws(DeviceError) {
+    do throws(XenstoreError) {
+      try store.watch(device.other.path(of: "state"), token: Self.otherEndToken + device.own.path)
+    } catch { throw .store(error) }
+  }
+
+  /// A device whose own keys say nothing that we could follow: closed, with the reason where the toolstack looks for it.
+  private func refuse(_ own: StoreDirectory, _ error: DeviceError) {
+    do throws(DeviceError) {
+      // Our own Closing comes back as a change: it is said once.
+      if XenbusState(key: try own.optionalString("state")) == .closing { return }
+      own.writeError(error, home: home + "/")
+      try own.write([StoreEntry("state", XenbusState.closing.rawValue)])
+      log.error("\(own.path): \(error)")
+    } catch { log.error("\(own.path): cannot even be refused: \(error)") }
+  }
+
+  private func forget(_ path: String) {
+    guard let session = sessions.removeValue(forKey: path) else { return }
+    try? store.unwatch(session.device.other.path(of: "state"), token: Self.otherEndToken + path)
+  }
+}

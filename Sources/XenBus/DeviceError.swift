@@ -1,0 +1,30 @@
+import XenPlatform
+
+/// Why a device could not be connected, or had to be closed. Other devices are not affected.
+@nonexhaustive public enum DeviceError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// A key that must be there is not.
+  case missingKey(path: String)
+  /// A key holds something else than it must.
+  case malformedKey(path: String, value: String, expected: String)
+  /// The other end asks for something that we do not speak, or lacks something that we need.
+  case unsupported(String)
+  /// The other end broke the protocol on a shared ring.
+  case protocolViolation(String)
+  /// What the device stands on (an image, an interface) failed.
+  case resource(String)
+  case store(XenstoreError)
+  case grant(GrantError)
+  case eventChannel(EventChannelError)
+
+  public var description: String {
+    switch self {
+    case .missingKey(let path): "the key \(path) is missing"
+    case .malformedKey(let path, let value, let expected):
+      "the key \(path) holds \"\(value)\" where \(expected) is expected"
+    case .unsupported(let what), .protocolViolation(let what), .resource(let what): what
+    case .store(let error): error.description
+    case .grant(let error): error.description
+    case .eventChannel(let error): error.description
+    }
+  }
+}

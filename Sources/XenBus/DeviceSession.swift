@@ -1,0 +1,55 @@
+/// What one step of a session came to.
+enum SessionProgress { case settled, moved, gone }
+
+/// One device on its bus, whichever end we are.
+protocol DeviceSession: AnyObject {
+  var device: XenbusDevice { get }
+  var isConnected: Bool { get }
+  /// What the device waits for, in words; nil when for nothing.
+  var waitsFor: String? { get }
+  /// The last failure that closed it.
+  var fault: DeviceError? { get }
+  /// Looks at the other end's state and does the one thing that it asks for.
+  func step() throws(DeviceError) -> SessionProgress
+  /// Closes the device because of `error`.
+  func fail(_ error: DeviceError) throws(DeviceError)
+  /// Closes the device for good.
+  func leave()
+  var hasLeft: Bool { get }
+  /// The device's directory is gone: let go of everything, at once.
+  func end()
+}
+
+extension DeviceSession {
+  /// Steps until there is nothing to do. A failure closes the device and is left where the toolstack looks for it.
+  ///
+  /// - Returns: false when the device is gone.
+  func turn() -> Bool {
+    var mayFail = true
+    // More steps than any handshake needs; a peer that rewrites its state all the time gets the next turn.
+    for _ in 0..<8 {
+      do throws(DeviceError) {
+        switch try device.exists() ? step() : .gone {
+        case .settled: return true
+        case .moved: continue
+        case .gone:
+          end()
+          return false
+        }
+      } catch {
+        close(because: error)
+        guard mayFail else { return true }
+        mayFail = false
+      }
+    }
+    return true
+  }
+
+  func close(because error: DeviceError) {
+    device.log.error("\(device.own.path): \(error)")
+    device.writeError(error)
+    do throws(DeviceError) {
+      try fail(error)
+    } catch { device.log.error("\(device.own.path): cannot even be closed: \(error)") }
+  }
+}

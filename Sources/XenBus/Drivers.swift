@@ -1,0 +1,55 @@
+/// A frontend driver's part of one device: what its bus has it do, in the order of ``FrontendHandshake``'s actions.
+///
+/// All of it runs on the thread that polls the bus.
+public protocol Frontend: AnyObject {
+  /// Reads what the backend offers, shares rings and opens event channels; gives the keys to write.
+  ///
+  /// After a failure nothing of it is left shared.
+  func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry]
+
+  /// Reads what the backend says of the device now that it is connected; requests may be made from here on.
+  func connect(_ device: XenbusDevice) throws(DeviceError)
+
+  /// Gives back everything shared. What was in flight is reported as failed. Harmless at any time, also twice.
+  func disconnect(_ device: XenbusDevice)
+}
+
+/// A backend driver's part of one device: what its bus has it do, in the order of ``BackendHandshake``'s actions.
+///
+/// All of it runs on the thread that polls the bus.
+public protocol Backend: AnyObject {
+  /// The features to write before InitWait.
+  func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry]
+
+  /// Reads the frontend's keys, maps its rings and binds its event channels; gives the device's details to write with
+  /// Connected. After a failure nothing of it is left mapped.
+  func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry]
+
+  /// Connected is written: begin to serve.
+  func start(_ device: XenbusDevice)
+
+  /// Stops serving and lets go of everything of the frontend's. Harmless at any time, also twice.
+  func disconnect(_ device: XenbusDevice)
+}
+
+/// Makes the frontends of one type of device.
+public protocol FrontendDriver {
+  /// "vif", "vbd".
+  var type: String { get }
+
+  /// The state that such a frontend writes together with its rings: Initialised (block) or Connected (network).
+  var publishedState: XenbusState { get }
+
+  /// Called when the backend's offer is there, again after a failure, and again when a backend offers the device anew;
+  /// may give the same object each time.
+  func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend
+}
+
+/// Makes the backends of one type of device.
+public protocol BackendDriver {
+  /// "vif", "vbd".
+  var type: String { get }
+
+  /// Called before features are offered, and again each time that they are offered anew.
+  func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend
+}

@@ -1,0 +1,49 @@
+/// Carries out one frontend's handshake: the store's states in, the driver's work and our own state out.
+final class FrontendSession: DeviceSession {
+  let device: XenbusDevice
+  private let driver: any FrontendDriver
+  private var frontend: (any Frontend)?
+  private var handshake: FrontendHandshake
+  private(set) var fault: DeviceError?
+
+  init(_ device: XenbusDevice, _ driver: any FrontendDriver) throws(DeviceError) {
+    self.device = device
+    self.driver = driver
+    handshake = FrontendHandshake(own: try device.ownState(), publishedState: driver.publishedState)
+  }
+
+  var isConnected: Bool { handshake.phase == .connected }
+
+  var waitsFor: String? { (try? device.otherState()).flatMap(handshake.waitsFor(backend:)) }
+
+  func step() throws(DeviceError) -> SessionProgress {
+    let written: Bool
+    switch handshake.observe(backend: try device.otherState()) {
+    case .none: return .settled
+    case .publish(let state):
+      let frontend = try driver.probe(device)
+      self.frontend = frontend
+      written = try device.switchState(to: state, try frontend.publish(device))
+    case .connect:
+      try frontend?.connect(device)
+      written = try device.switchState(to: .connected)
+    case .disconnect:
+      frontend?.disconnect(device)
+      written = try device.switchState(to: .closed)
+    case .write(let state): written = try device.switchState(to: state)
+    }
+    return written ? .moved : .gone
+  }
+
+  func fail(_ error: DeviceError) throws(DeviceError) {
+    fault = error
+    handshake.fail()
+    _ = try device.switchState(to: .closing)
+  }
+
+  func leave() { handshake.leave() }
+
+  var hasLeft: Bool { handshake.phase == .closed && waitsFor == nil }
+
+  func end() { frontend?.disconnect(device) }
+}

@@ -1,0 +1,94 @@
+import Logging
+import Synchronization
+import XenPlatform
+
+/// One end of a device as a driver sees it: where it lives in the store, who is at the other end, and what it stands on.
+///
+/// It belongs to the thread of its bus.
+public final class XenbusDevice {
+  /// The kind of device, as paths name it: "vif", "vbd".
+  public let type: String
+  /// Our own directory; the other end may read it.
+  public let own: StoreDirectory
+  /// The other end's directory: whatever it holds is the other end's word.
+  public let other: StoreDirectory
+  public let otherDomain: DomainID
+  public let platform: any Platform
+  public let log: Logger
+  let queueHost: any QueueHost
+  let signal: BusSignal
+
+  init(
+    type: String, own: StoreDirectory, other: StoreDirectory, otherDomain: DomainID, platform: any Platform,
+    queueHost: any QueueHost, signal: BusSignal, log: Logger
+  ) {
+    self.type = type
+    self.own = own
+    self.other = other
+    self.otherDomain = otherDomain
+    self.platform = platform
+    self.queueHost = queueHost
+    self.signal = signal
+    self.log = log
+  }
+
+  /// Has `queue` polled from now on. When it stops by itself, the device is closed with the reason that `fault` gives.
+  public func start(_ queue: any DataQueue, name: String, fault: @escaping @Sendable () -> DeviceError) {
+    let (signal, path) = (signal, own.path)
+    queueHost.start(queue, name: name) { signal.report(fault(), at: path) }
+  }
+
+  /// Returns when `queue` is polled no more.
+  public func stop(_ queue: any DataQueue) { queueHost.stop(queue) }
+
+  /// Closes the device because of `error`, at the next turn of its bus. Any thread may call it.
+  public func report(_ error: DeviceError) { signal.report(error, at: own.path) }
+
+  /// Writes `state` and `entries` in one transaction, provided that the device still exists.
+  ///
+  /// - Returns: false when the device's directory is gone.
+  func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
+    try own.transaction { (own) throws(DeviceError) in
+      guard try own.optionalString("state") != nil else { return false }
+      try own.write(entries + [StoreEntry("state", state.rawValue)])
+      return true
+    }
+  }
+
+  func exists() throws(DeviceError) -> Bool { try own.optionalString("state") != nil }
+
+  func otherState() throws(DeviceError) -> XenbusState { XenbusState(key: try other.optionalString("state")) }
+
+  func ownState() throws(DeviceError) -> XenbusState { XenbusState(key: try own.optionalString("state")) }
+
+  func writeError(_ error: DeviceError) { own.writeError(error, home: "/local/domain/\(platform.domain.rawValue)/") }
+}
+
+extension StoreDirectory {
+  /// Leaves the message where the toolstack looks for it: `error/<device>/error` in our home.
+  func writeError(_ error: DeviceError, home: String) {
+    let device = path.hasPrefix(home) ? String(path.dropFirst(home.count)) : path
+    // EINVAL first, as the kernel's drivers put the number of an error before its text. A store that refuses this
+    // too leaves the log.
+    try? StoreDirectory("\(home)error/\(device)", in: store).write([StoreEntry("error", "22 \(error)")])
+  }
+}
+
+/// What other threads tell a bus.
+final class BusSignal: Sendable {
+  let wakeup = Wakeup()
+  private let faults = Mutex<[String: DeviceError]>([:])
+
+  func report(_ error: DeviceError, at path: String) {
+    faults.withLock { if $0[path] == nil { $0[path] = error } }
+    wakeup.signal()
+  }
+
+  func take() -> [String: DeviceError] {
+    wakeup.clear()
+    return faults.withLock { faults in
+      defer { faults = [:] }
+      return faults
+    }
+  }
+}
