@@ -10,6 +10,8 @@ let package = Package(
     .library(name: "XenPlatform", targets: ["XenPlatform"]),
     .library(name: "XenRing", targets: ["XenRing"]),
     .library(name: "XenBus", targets: ["XenBus"]),
+    .library(name: "BlkBack", targets: ["BlkBack"]),
+    .library(name: "BlkFront", targets: ["BlkFront"]),
     .library(name: "XenLoopback", targets: ["XenLoopback"]),
   ],
   dependencies: [
@@ -24,8 +26,14 @@ let package = Package(
     .target(
       name: "XenBus", dependencies: ["XenPlatform", .product(name: "Logging", package: "swift-log")],
       swiftSettings: strict),
+    .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
+    .target(
+      name: "BlkBack", dependencies: ["BlkIf", "XenRing", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: strict),
+    .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
+    .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "XenLoopback"], swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
   ]
 )

@@ -44,6 +44,36 @@ public final class XenbusDevice {
   /// Closes the device because of `error`, at the next turn of its bus. Any thread may call it.
   public func report(_ error: DeviceError) { signal.report(error, at: own.path) }
 
+  /// New zeroed pages of ours that the other end may map, copy and write.
+  public func share(pageCount: Int) throws(DeviceError) -> GrantedPages {
+    do throws(GrantError) {
+      return try platform.grants.share(pageCount: pageCount, with: otherDomain, writable: true)
+    } catch { throw .grant(error) }
+  }
+
+  /// The other end's pages that these references name, as one region.
+  public func map(_ references: [GrantReference]) throws(DeviceError) -> SharedRegion {
+    do throws(GrantError) {
+      return try platform.grants.map(references, of: otherDomain, writable: true)
+    } catch { throw .grant(error) }
+  }
+
+  /// An event channel that the other end may bind to.
+  public func allocateEventChannel() throws(DeviceError) -> EventChannel {
+    do throws(EventChannelError) {
+      let handle = try platform.openEventChannels()
+      return EventChannel(try handle.allocateUnbound(for: otherDomain), on: handle)
+    } catch { throw .eventChannel(error) }
+  }
+
+  /// An event channel bound to the one that the other end allocated as `port`.
+  public func bindEventChannel(to port: EventChannelPort) throws(DeviceError) -> EventChannel {
+    do throws(EventChannelError) {
+      let handle = try platform.openEventChannels()
+      return EventChannel(try handle.bindInterdomain(to: otherDomain, port: port), on: handle)
+    } catch { throw .eventChannel(error) }
+  }
+
   /// Writes `state` and `entries` in one transaction, provided that the device still exists.
   ///
   /// - Returns: false when the device's directory is gone.

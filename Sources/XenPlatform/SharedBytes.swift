@@ -14,6 +14,12 @@
     self.count = count
   }
 
+  /// No bytes at all.
+  public static var none: SharedBytes {
+    // Safe: nothing is ever read or written through it.
+    unsafe SharedBytes(baseAddress: UnsafeMutableRawPointer(bitPattern: xenPageSize)!, count: 0)
+  }
+
   /// The `count` bytes from `offset` on, both our own numbers: a slice outside these bytes is a programming error.
   public func slice(from offset: Int, count: Int) -> SharedBytes {
     precondition(
@@ -22,14 +28,14 @@
   }
 
   /// Copies all bytes into `destination`, which must be at least as long.
-  public func copy(to destination: inout MutableRawSpan) {
-    precondition(destination.byteCount >= count, "destination too short")
+  public func copy(to destination: inout MutableSpan<UInt8>) {
+    precondition(destination.count >= count, "destination too short")
     unsafe destination.withUnsafeMutableBytes { unsafe $0.baseAddress?.copyMemory(from: baseAddress, byteCount: count) }
   }
 
   /// Copies all of `source`, which must be no longer than this slice, to its start.
-  public func copy(from source: RawSpan) {
-    precondition(source.byteCount <= count, "source too long")
+  public func copy(from source: Span<UInt8>) {
+    precondition(source.count <= count, "source too long")
     unsafe source.withUnsafeBytes { bytes in
       if let from = bytes.baseAddress { unsafe baseAddress.copyMemory(from: from, byteCount: bytes.count) }
     }

@@ -33,4 +33,11 @@ public final class Wakeup: Sendable {
     // Safe: the array holds `count` entries.
     return unsafe descriptors.withUnsafeMutableBufferPointer { unsafe Glibc.poll($0.baseAddress, count, timeout) } > 0
   }
+
+  /// Sleeps until `descriptor` is readable or `timeout` milliseconds have passed (-1: forever).
+  public static func wait(for descriptor: CInt, timeout: CInt = -1) {
+    var wait = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    // Safe: one entry of our own.
+    _ = unsafe Glibc.poll(&wait, 1, timeout)
+  }
 }

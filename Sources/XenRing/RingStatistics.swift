@@ -5,7 +5,7 @@
   /// Pushes after which the other end had said that it need not be.
   public var notificationsSuppressed: UInt64 = 0
 
-  @inlinable init() {}
+  @inlinable public init() {}
 }
 
 extension RingStatistics {

@@ -1,0 +1,66 @@
+import BlkIf
+
+/// What a disk's bytes live on: the one type that a user of ``BlkBackDriver`` writes.
+///
+/// Each queue of a disk calls it from its own thread, so it must be safe to call from several. Requests of one
+/// ``submit(_:to:)`` come in the order in which the guest made them; a store may complete them in any order, at once or
+/// later, except that a ``BlockRequest/Kind/flush`` or ``BlockRequest/Kind/writeBarrier`` covers all that completed before.
+public protocol BlockStore: AnyObject, Sendable {
+  /// Does not change while the store serves.
+  var geometry: BlockGeometry { get }
+
+  /// Begins the requests, each of which lies on the disk and within its buffer; completes those that are done already.
+  func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions)
+
+  /// Completes what has been done since. Never blocks.
+  func reap(into completions: inout BlockCompletions)
+
+  /// Readable when ``reap(into:)`` would complete something; nil for a store that completes everything in `submit`.
+  var completionDescriptor: CInt? { get }
+}
+
+extension BlockStore {
+  public func reap(into completions: inout BlockCompletions) {}
+  public var completionDescriptor: CInt? { nil }
+}
+
+/// One thing to do to a store.
+public struct BlockRequest: Sendable {
+  public enum Kind: Sendable {
+    /// Fill the buffer.
+    case read
+    /// Take the buffer's bytes. They need not be on the medium yet when it completes.
+    case write
+    /// Flush, write the buffer if there is any, flush again.
+    case writeBarrier
+    /// Have all that was completed before on the medium.
+    case flush
+  }
+
+  public let kind: Kind
+  /// In 512-byte sectors.
+  public let sector: UInt64
+  /// Ours alone until the request is completed, and not to be touched after; empty for a flush.
+  public let buffer: SharedBytes
+  let slot: Int
+
+  /// In bytes from the disk's start.
+  public var offset: UInt64 { sector * UInt64(BlkIf.sectorByteCount) }
+}
+
+/// Where a store says what is done. Each request is completed once.
+public struct BlockCompletions: ~Copyable {
+  struct Completion {
+    let slot: Int
+    let succeeded: Bool
+  }
+
+  var list: [Completion] = []
+
+  init(capacity: Int) { list.reserveCapacity(capacity) }
+
+  /// - Parameter succeeded: false is reported to the guest as an I/O error of this request.
+  public mutating func complete(_ request: BlockRequest, succeeded: Bool = true) {
+    list.append(Completion(slot: request.slot, succeeded: succeeded))
+  }
+}

@@ -1,0 +1,93 @@
+import BlkIf
+import Glibc
+import SystemPackage
+
+/// A raw image in a file: byte 0 of the file is byte 0 of the disk.
+///
+/// A file may be sparse. Nothing else may write it meanwhile: the store takes an exclusive lock, shared for a read-only disk.
+public final class FileStore: BlockStore {
+  public let geometry: BlockGeometry
+  private let descriptor: FileDescriptor
+  private let path: FilePath
+
+  /// - Throws: ``FileStoreError``, each naming the file.
+  public init(path: FilePath, isReadOnly: Bool = false) throws(FileStoreError) {
+    self.path = path
+    do {
+      descriptor = try FileDescriptor.open(path, isReadOnly ? .readOnly : .readWrite, options: .closeOnExec)
+    } catch { throw .cannotOpen(path, (error as? Errno) ?? .ioError) }
+    do throws(FileStoreError) {
+      geometry = try Self.geometry(of: descriptor, path, isReadOnly: isReadOnly)
+    } catch {
+      try? descriptor.close()
+      throw error
+    }
+  }
+
+  deinit { try? descriptor.close() }
+
+  private static func geometry(
+    of descriptor: FileDescriptor, _ path: FilePath, isReadOnly: Bool
+  ) throws(FileStoreError) -> BlockGeometry {
+    guard flock(descriptor.rawValue, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 else { throw .inUse(path) }
+    let byteCount: Int64
+    do { byteCount = try descriptor.seek(offset: 0, from: .end) } catch {
+      throw .cannotOpen(path, (error as? Errno) ?? .ioError)
+    }
+    guard byteCount > 0 else { throw .empty(path) }
+    guard byteCount % Int64(BlkIf.sectorByteCount) == 0 else { throw .notWholeSectors(path, byteCount: byteCount) }
+    return BlockGeometry(sectorCount: UInt64(byteCount) / 512, isReadOnly: isReadOnly)
+  }
+
+  public func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+    for index in requests.indices {
+      let request = requests[index]
+      let succeeded =
+        switch request.kind {
+        case .read: transfer(request, writing: false)
+        case .write: transfer(request, writing: true)
+        case .writeBarrier: flush() && transfer(request, writing: true) && flush()
+        case .flush: flush()
+        }
+      completions.complete(request, succeeded: succeeded)
+    }
+  }
+
+  private func flush() -> Bool { fdatasync(descriptor.rawValue) == 0 }
+
+  /// Reads or writes the whole buffer; the kernel may do it in pieces.
+  private func transfer(_ request: BlockRequest, writing: Bool) -> Bool {
+    var done = 0
+    while done < request.buffer.count {
+      // Safe: the buffer is the request's, and `done` stays below its length.
+      let at = unsafe request.buffer.baseAddress + done
+      let (count, offset) = (request.buffer.count - done, off_t(request.offset) + off_t(done))
+      let moved =
+        unsafe writing
+        ? pwrite(descriptor.rawValue, at, count, offset) : pread(descriptor.rawValue, at, count, offset)
+      if moved < 0, errno == EINTR { continue }
+      // Zero: the file has become shorter than the disk.
+      guard moved > 0 else { return false }
+      done += moved
+    }
+    return true
+  }
+}
+
+/// Why a file cannot be served as a disk.
+@nonexhaustive public enum FileStoreError: Error, Hashable, Sendable, CustomStringConvertible {
+  case cannotOpen(FilePath, Errno)
+  case inUse(FilePath)
+  case empty(FilePath)
+  case notWholeSectors(FilePath, byteCount: Int64)
+
+  public var description: String {
+    switch self {
+    case .cannotOpen(let path, let error): "the image \(path) cannot be opened: \(error)"
+    case .inUse(let path): "the image \(path) is in use by another program"
+    case .empty(let path): "the image \(path) is empty: a disk has at least one sector"
+    case .notWholeSectors(let path, let byteCount):
+      "the image \(path) has \(byteCount) bytes, which is not a multiple of 512: pad it or give another one"
+    }
+  }
+}

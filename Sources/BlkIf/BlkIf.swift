@@ -1,0 +1,90 @@
+@_exported import XenBus
+@_exported import XenPlatform
+
+/// The numbers of io/blkif.h.
+public enum BlkIf {
+  /// The unit of every sector number on the wire and in the store, whatever the disk's own sector size (`sectors`).
+  public static let sectorByteCount = 512
+  public static let sectorsPerPage = xenPageSize / sectorByteCount
+  /// `BLKIF_MAX_SEGMENTS_PER_REQUEST`.
+  public static let maxSegmentCount = 11
+
+  /// `BLKIF_OP_*`.
+  public enum Operation {
+    public static let read: UInt8 = 0
+    public static let write: UInt8 = 1
+    public static let writeBarrier: UInt8 = 2
+    public static let flushDiskCache: UInt8 = 3
+  }
+
+  /// `BLKIF_RSP_*`.
+  public enum Status {
+    public static let okay: Int16 = 0
+    public static let error: Int16 = -1
+    public static let notSupported: Int16 = -2
+  }
+
+  /// `VDISK_*`, the bits of the key `info`.
+  public enum Info {
+    public static let cdrom: UInt32 = 1
+    public static let removable: UInt32 = 2
+    public static let readOnly: UInt32 = 4
+  }
+
+  /// The request ring's layout, as the key `protocol` names it; on x86-64 native is the latter.
+  public static let nativeProtocol = "x86_64-abi"
+}
+
+/// One segment as it lies in a request slot (`blkif_request_segment`): 8 bytes.
+public struct BlkIfSegment: BitwiseCopyable, Sendable {
+  public var gref: UInt32 = 0
+  public var firstSector: UInt8 = 0
+  public var lastSector: UInt8 = 0
+  var padding: UInt16 = 0
+
+  public init() {}
+
+  public init(gref: GrantReference, firstSector: UInt8, lastSector: UInt8) {
+    self.gref = gref.rawValue
+    self.firstSector = firstSector
+    self.lastSector = lastSector
+  }
+}
+
+/// A request slot of the native and x86-64 layouts (`blkif_request`): 112 bytes. Raw: nothing in it is checked.
+public struct BlkIfRequest: BitwiseCopyable, Sendable {
+  public var operation: UInt8
+  public var segmentCount: UInt8
+  public var handle: UInt16
+  var padding: UInt32 = 0
+  public var id: UInt64
+  public var sectorNumber: UInt64
+  public var segments: InlineArray<11, BlkIfSegment>
+
+  public init(
+    operation: UInt8, segmentCount: UInt8 = 0, handle: UInt16 = 0, id: UInt64, sectorNumber: UInt64 = 0,
+    segments: InlineArray<11, BlkIfSegment> = InlineArray(repeating: BlkIfSegment())
+  ) {
+    self.operation = operation
+    self.segmentCount = segmentCount
+    self.handle = handle
+    self.id = id
+    self.sectorNumber = sectorNumber
+    self.segments = segments
+  }
+}
+
+/// A response slot of the native and x86-64 layouts (`blkif_response`): 16 bytes. Raw: nothing in it is checked.
+public struct BlkIfResponse: BitwiseCopyable, Sendable {
+  public var id: UInt64
+  public var operation: UInt8
+  var padding: UInt8 = 0
+  public var status: Int16
+  var tailPadding: UInt32 = 0
+
+  public init(id: UInt64, operation: UInt8, status: Int16) {
+    self.id = id
+    self.operation = operation
+    self.status = status
+  }
+}
