@@ -33,7 +33,10 @@ let package = Package(
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
-    .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "XenLoopback"], swiftSettings: strict),
+    .testTarget(
+      name: "BlkTests",
+      dependencies: ["BlkBack", "BlkFront", "XenLoopback", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
   ]
 )

@@ -24,6 +24,15 @@ public final class FileStore: BlockStore {
     }
   }
 
+  /// The image that a device's own keys name: `params`, opened for reading only when `mode` says so.
+  public convenience init(for device: XenbusDevice) throws(DeviceError) {
+    let path = FilePath(try device.own.string("params"))
+    let isReadOnly = try device.own.optionalString("mode") == "r"
+    do throws(FileStoreError) { try self.init(path: path, isReadOnly: isReadOnly) } catch {
+      throw .resource("\(error)")
+    }
+  }
+
   deinit { try? descriptor.close() }
 
   private static func geometry(

@@ -18,8 +18,9 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   public private(set) var negotiation = Negotiation()
   private var offersFlush = false
   private var offersBarrier = false
-  private var published: BlkFrontQueue?
   private var queue: BlkFrontQueue?
+  /// Shared with the backend, but not in use: before it has connected, and until it has let go.
+  private var idleQueue: BlkFrontQueue?
   /// Requests whose backend went away, for the next poll to report.
   private var lostTags: [UInt64] = []
   private var device: XenbusDevice?
@@ -127,7 +128,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     let ringPages = try device.share(pageCount: 1)
     let dataPages = try device.share(pageCount: entryCount * BlkIf.maxSegmentCount)
     let reference = ringPages.references[0]
-    published = BlkFrontQueue(
+    idleQueue = BlkFrontQueue(
       ring: FrontRing(initialising: ringPages.takeRegion()), channel: channel, pages: dataPages)
     negotiation.add("ring slots", frontend: "\(entryCount)", backend: "any", agreed: "\(entryCount)")
     return [
@@ -138,12 +139,14 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
     geometry = try BlockGeometry(from: device.other)
-    queue = published.take()
+    queue = idleQueue.take()
   }
 
-  public func disconnect(_ device: XenbusDevice) {
+  public func stop(_ device: XenbusDevice) {
+    guard queue != nil else { return }
     if let tags = queue?.unansweredTags() { lostTags += tags }
-    queue = nil
-    published = nil
+    idleQueue = queue.take()
   }
+
+  public func release(_ device: XenbusDevice) { idleQueue = nil }
 }

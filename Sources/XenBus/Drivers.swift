@@ -10,8 +10,12 @@ public protocol Frontend: AnyObject {
   /// Reads what the backend says of the device now that it is connected; requests may be made from here on.
   func connect(_ device: XenbusDevice) throws(DeviceError)
 
-  /// Gives back everything shared. What was in flight is reported as failed. Harmless at any time, also twice.
-  func disconnect(_ device: XenbusDevice)
+  /// Makes no more requests and takes no more responses; what was in flight is reported as lost. Everything stays shared,
+  /// since the backend may be using it. Harmless at any time, also twice.
+  func stop(_ device: XenbusDevice)
+
+  /// Gives back everything shared. Comes after ``stop(_:)``. Harmless at any time, also twice.
+  func release(_ device: XenbusDevice)
 }
 
 /// A backend driver's part of one device: what its bus has it do, in the order of ``BackendHandshake``'s actions.

@@ -10,9 +10,9 @@ public struct FrontendHandshake: Hashable, Sendable {
     /// Rings are shared and the key says so; the backend has not said Connected.
     case published
     case connected
-    /// We asked to close, and the backend may still hold our pages.
+    /// We asked to close, and the backend has not answered.
     case closing
-    /// Nothing is shared any more; the key says Closed.
+    /// Our key says Closed; the pages are held until the backend has let go of them.
     case closed
   }
 
@@ -22,8 +22,10 @@ public struct FrontendHandshake: Hashable, Sendable {
     case publish(XenbusState)
     /// Read what the backend says of the device, begin to use it, and write Connected.
     case connect
-    /// Give back everything shared, then write Closed.
-    case disconnect
+    /// Stop using the device, then write Closed; everything stays shared.
+    case stop
+    /// Give back everything shared: the backend does not hold it any more.
+    case release
     /// Write this state.
     case write(XenbusState)
   }
@@ -37,6 +39,8 @@ public struct FrontendHandshake: Hashable, Sendable {
   /// We failed on the offer that the backend still shows: only another one is worth trying.
   private var refusesOffer = false
   private var leaves = false
+  /// Something is shared, which may only be given back when the backend has let go.
+  private var holdsPages = false
 
   /// - Parameters:
   ///   - own: what our own key says at the start.
@@ -73,7 +77,7 @@ public struct FrontendHandshake: Hashable, Sendable {
       }
       switch backend {
       case .initWait:
-        phase = .published
+        (phase, holdsPages) = (.published, true)
         return .publish(publishedState)
       // It believes in an earlier life of ours: end that first, since not every backend notices our Initialising.
       case .connected, .reconfiguring, .reconfigured: return close()
@@ -84,23 +88,29 @@ public struct FrontendHandshake: Hashable, Sendable {
       case .connected, .reconfiguring, .reconfigured:
         phase = .connected
         return .connect
-      case .closing, .closed, .unknown: return disconnect(restarts: false)
+      case .closing, .closed, .unknown: return stop(restarts: false)
       case .initialising, .initWait, .initialised: return .none
       }
     case .connected:
       switch backend {
       case .connected, .reconfiguring, .reconfigured: return .none
       // A backend that is not connected any more has forgotten our rings, whichever way it went.
-      case .closing, .closed, .unknown, .initialising, .initWait, .initialised: return disconnect(restarts: false)
+      case .closing, .closed, .unknown, .initialising, .initWait, .initialised: return stop(restarts: false)
       }
     case .closing:
       switch backend {
       // It may still hold our pages.
       case .connected, .initialised, .reconfiguring, .reconfigured: return .none
-      case .unknown, .initialising, .initWait, .closing, .closed: return disconnect(restarts: restarts)
+      case .unknown, .initialising, .initWait, .closing, .closed: return stop(restarts: restarts)
       }
     case .closed:
-      guard !leaves, !refusesOffer, backend == .initWait || (restarts && backend == .closed) else { return .none }
+      if holdsPages, backend.hasLetGo {
+        holdsPages = false
+        return .release
+      }
+      guard !holdsPages, !leaves, !refusesOffer, backend == .initWait || (restarts && backend == .closed) else {
+        return .none
+      }
       (phase, restarts) = (.initialising, false)
       return .write(.initialising)
     }
@@ -113,6 +123,7 @@ public struct FrontendHandshake: Hashable, Sendable {
     case .published: "the backend to connect to our rings; it is \(backend)"
     case .connected: nil
     case .closing: "the backend to let go of our rings (Closing or Closed); it is \(backend)"
+    case .closed where holdsPages && !backend.hasLetGo: "the backend to let go of our rings (Closed); it is \(backend)"
     case .closed: leaves ? nil : "the backend to offer the device again (InitWait); it is \(backend)"
     }
   }
@@ -122,8 +133,19 @@ public struct FrontendHandshake: Hashable, Sendable {
     return .write(.closing)
   }
 
-  private mutating func disconnect(restarts: Bool) -> Action {
+  private mutating func stop(restarts: Bool) -> Action {
     (phase, self.restarts) = (.closed, restarts)
-    return .disconnect
+    return .stop
+  }
+}
+
+extension XenbusState {
+  /// Whether a backend in this state holds nothing of its frontend's. In Closing it may: the toolstack writes that state
+  /// for it, before it has done anything.
+  fileprivate var hasLetGo: Bool {
+    switch self {
+    case .unknown, .initialising, .initWait, .closed: true
+    case .initialised, .connected, .closing, .reconfiguring, .reconfigured: false
+    }
   }
 }

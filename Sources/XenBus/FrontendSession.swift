@@ -27,9 +27,12 @@ final class FrontendSession: DeviceSession {
     case .connect:
       try frontend?.connect(device)
       written = try device.switchState(to: .connected)
-    case .disconnect:
-      frontend?.disconnect(device)
+    case .stop:
+      frontend?.stop(device)
       written = try device.switchState(to: .closed)
+    case .release:
+      frontend?.release(device)
+      written = true
     case .write(let state): written = try device.switchState(to: state)
     }
     return written ? .moved : .gone
@@ -45,5 +48,8 @@ final class FrontendSession: DeviceSession {
 
   var hasLeft: Bool { handshake.phase == .closed && waitsFor == nil }
 
-  func end() { frontend?.disconnect(device) }
+  func end() {
+    frontend?.stop(device)
+    frontend?.release(device)
+  }
 }

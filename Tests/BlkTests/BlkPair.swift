@@ -1,51 +1,50 @@
 import BlkBack
 import BlkFront
 import Testing
-import XenBus
 import XenLoopback
 
-/// A disk with both its ends on one ``Loopback``, stepped by one ``Scheduler``.
+/// Disks with both their ends on one ``Loopback``, stepped by one ``Scheduler``.
 final class BlkPair {
   let loopback = Loopback()
   let scheduler: Scheduler
   let toolstack: Toolstack
   let guest: LoopbackDomain
   let driverDomain: LoopbackDomain
-  let disk = BlkFrontDevice()
   let device: Toolstack.Device
-  private(set) var frontBus: Bus
-  private(set) var backBus: Bus
+  let frontBus: Bus
+  let backBus: Bus
+  /// What the backend said of each disk that it was disconnected from.
+  private(set) var closed: [BlkBackStatistics] = []
+  let store: StoreDirectory
 
+  /// Makes disk 51712 for `frontend`, served from `store`.
   init(
-    seed: UInt64 = 1, isReadOnly: Bool = false, backend: BlkBackDriver
+    seed: UInt64 = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, store: any BlockStore
   ) throws {
     scheduler = Scheduler(seed: seed)
     let domainZero = loopback.addDomain()
     driverDomain = loopback.addDomain()
     guest = loopback.addDomain()
     toolstack = try Toolstack(on: domainZero)
-    backBus = try Bus(on: driverDomain, queueHost: scheduler)
-    frontBus = try Bus(on: guest, queueHost: scheduler)
+    self.store = StoreDirectory("/local/domain", in: try domainZero.openXenstore())
+    backBus = try Bus(on: driverDomain, queueHost: scheduler, log: .silent)
+    frontBus = try Bus(on: guest, queueHost: scheduler, log: .silent)
     device = try toolstack.addVbd(
       to: guest.domain, servedBy: driverDomain.domain, params: "test", isReadOnly: isReadOnly)
-    try backBus.register(backend)
-    try frontBus.register(disk)
+    try backBus.register(BlkBackDriver(whenClosed: { [weak self] in self?.closed.append($1) }) { _ in store })
+    try frontBus.register(frontend, at: device.frontendPath)
     scheduler.add(backBus, name: "backend's bus") { [backBus] _ in backBus.poll() }
     scheduler.add(frontBus, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }
   }
 
-  convenience init(seed: UInt64 = 1, isReadOnly: Bool = false, store: any BlockStore) throws {
-    try self.init(seed: seed, isReadOnly: isReadOnly, backend: BlkBackDriver { _ in store })
-  }
-
   /// Runs until both ends are connected.
   func connect(_ location: SourceLocation = #_sourceLocation) throws {
-    let connected = scheduler.run { disk.isConnected && backBus.isConnected }
+    let connected = scheduler.run { frontBus.isConnected && backBus.isConnected }
     try #require(connected, "\(frontBus.report + backBus.report)", sourceLocation: location)
   }
 
-  /// Runs until everything put has completed; the results by tag, with what reads brought.
-  func complete() -> [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] {
+  /// Runs until everything that `disk` has put is completed; the results by tag, with what reads brought.
+  func complete(_ disk: BlkFrontDevice) -> [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] {
     var results: [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] = [:]
     disk.push()
     _ = scheduler.run {
@@ -54,4 +53,30 @@ final class BlkPair {
     }
     return results
   }
+
+  /// Runs until `count` responses have come for a raw frontend; their statuses by id.
+  func statuses(_ frontend: RawBlkFrontend, _ count: Int) throws -> [UInt64: Int16] {
+    var statuses: [UInt64: Int16] = [:]
+    frontend.push()
+    _ = try scheduler.run(turns: 500) {
+      for response in try frontend.responses() { statuses[response.id] = response.status }
+      return statuses.count == count
+    }
+    return statuses
+  }
+
+  func backendState() throws -> XenbusState {
+    XenbusState(key: try store.at(device.backendPath).optionalString("state"))
+  }
+
+  /// The message in the backend's error node; nil when there is none.
+  func backendError() throws -> String? {
+    let domain = driverDomain.domain.rawValue
+    let home = "/local/domain/\(domain)/"
+    return try store.at("\(home)error/\(device.backendPath.dropFirst(home.count))").optionalString("error")
+  }
+}
+
+extension StoreDirectory {
+  func at(_ path: String) -> StoreDirectory { StoreDirectory(path, in: store) }
 }

@@ -1,0 +1,91 @@
+import BlkBack
+import BlkFront
+import Testing
+import XenLoopback
+
+/// What a frontend can do to its own device, and that it stays its own.
+struct BlkDeviceFaultTests {
+  private let frontend = RawBlkFrontend()
+
+  private func pair() throws -> BlkPair {
+    try BlkPair(frontend: frontend, store: MemoryStore(sectorCount: 64))
+  }
+
+  /// Runs until the backend has closed the device, and gives its message.
+  private func refusal(_ pair: BlkPair, otherRings: Int = 0) throws -> String {
+    let refused = try pair.scheduler.run { try pair.backendError() != nil }
+    try #require(refused, "the backend did not object: \(pair.backBus.report)")
+    _ = try pair.scheduler.run { try pair.backendState() == .closed }
+    #expect(pair.loopback.grantCounts.mappedPages == otherRings)
+    return try #require(try pair.backendError())
+  }
+
+  @Test func ringReferenceThatWasNeverGrantedClosesTheDevice() throws {
+    frontend.keys = [StoreEntry("ring-ref", 4_000_000)]
+    #expect(
+      try refusal(try pair()) == "22 cannot map grant reference 4000000 of domain 2: the reference names no grant")
+  }
+
+  @Test func portThatWasNeverAllocatedClosesTheDevice() throws {
+    frontend.keys = [StoreEntry("event-channel", 4_000_000)]
+    #expect(
+      try refusal(try pair())
+        == "22 cannot bind to event channel port 4000000 of domain 2: it is not there for us to bind")
+  }
+
+  @Test(arguments: ["ring-ref", "event-channel"])
+  func missingKeyClosesTheDevice(key: String) throws {
+    frontend.withheldKeys = [key]
+    #expect(try refusal(try pair()) == "22 the key /local/domain/2/device/vbd/51712/\(key) is missing")
+  }
+
+  @Test(arguments: ["", "x", "-1", "4294967296", "1 "])
+  func malformedKeyClosesTheDevice(value: String) throws {
+    frontend.keys = [StoreEntry("ring-ref", value)]
+    #expect(
+      try refusal(try pair())
+        == "22 the key /local/domain/2/device/vbd/51712/ring-ref holds \"\(value)\" where a number from 0 to 4294967295 is expected"
+    )
+  }
+
+  @Test func unknownRingLayoutClosesTheDevice() throws {
+    frontend.keys = [StoreEntry("protocol", "sparc-abi")]
+    #expect(
+      try refusal(try pair())
+        == "22 the frontend's ring layout is \"sparc-abi\" (/local/domain/2/device/vbd/51712/protocol); only x86_64-abi is served"
+    )
+  }
+
+  @Test(arguments: [33, 0x8000_0000, 0xFFFF_FFFF] as [UInt32])
+  func producerOutOfRangeClosesTheDeviceAndNoOther(producer: UInt32) throws {
+    let pair = try pair()
+    let other = BlkFrontDevice()
+    let second = try pair.toolstack.addVbd(
+      51728, to: pair.guest.domain, servedBy: pair.driverDomain.domain, params: "other")
+    try pair.frontBus.register(other, at: second.frontendPath)
+    try pair.connect()
+    frontend.scribble(producer, at: 0)
+    let message = try refusal(pair, otherRings: 1)
+    #expect(
+      message
+        == "22 the front end moved its request producer to \(producer), but 0 requests are consumed and 32 slots free")
+    try other.read(sector: 0, byteCount: 4096, tag: 1)
+    #expect(pair.complete(other)[1]?.result == .succeeded)
+  }
+
+  @Test func storeThatCannotBeOpenedClosesTheDevice() throws {
+    let pair = try pair()
+    let bus = try Bus(on: pair.driverDomain, queueHost: pair.scheduler, log: .silent)
+    try bus.register(
+      BlkBackDriver(type: "broken") { (_) throws(DeviceError) in throw .resource("the image x is empty") })
+    let device = try pair.toolstack.addVbd(
+      51728, to: pair.guest.domain, servedBy: pair.driverDomain.domain, params: "x", backendType: "broken")
+    let error = pair.store.at("/local/domain/1/error/backend/broken/2/51728")
+    #expect(
+      try pair.scheduler.run {
+        bus.poll()
+        return try error.optionalString("error") == "22 the image x is empty"
+      })
+    #expect(XenbusState(key: try pair.store.at(device.backendPath).optionalString("state")) != .connected)
+  }
+}
