@@ -14,6 +14,7 @@ let package = Package(
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
     .target(name: "XenPlatform", dependencies: ["CSharedMemory"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
-    .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
+    .target(name: "CRingOracle", path: "Tests/CRingOracle"),
+    .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle"], swiftSettings: strict),
   ]
 )
