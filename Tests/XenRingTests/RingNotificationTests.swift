@@ -95,15 +95,27 @@ struct RingNotificationTests {
   @Test(arguments: startIndices) func finalCheckFindsWorkWithoutMovingTheEvent(start: UInt32) throws {
     var pair = DiskPair(at: start)
     pair.request(0..<3)
+    try pair.take(1)
     let requests = try pair.back.finalCheck()
     #expect(requests)
     #expect(pair.raw[.requestEvent] == start &+ 1)
-    let request = pair.back.next()
-    #expect(request == Message(0))
-    pair.respond(0..<1)
+    try pair.take(2)
+    pair.respond(0..<3)
+    _ = try pair.front.available()
+    _ = pair.front.next()
     let responses = try pair.front.finalCheck()
     #expect(responses)
     #expect(pair.raw[.responseEvent] == start &+ 1)
+  }
+
+  @Test(arguments: startIndices) func whatFinalCheckFoundCanBeTaken(start: UInt32) throws {
+    var pair = DiskPair(at: start)
+    pair.request(0..<1)
+    _ = try pair.back.finalCheck()
+    let request = pair.back.next()
+    #expect(request == Message(0))
+    pair.respond(0..<1)
+    _ = try pair.front.finalCheck()
     let response = pair.front.next()
     #expect(response == Message(0))
   }
