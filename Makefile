@@ -4,7 +4,8 @@
 
 # libxen-dev: XenNative and the C oracle. e2fsprogs: the demo's ext4 image. valgrind: counts instructions.
 PACKAGES = libxen-dev pkg-config e2fsprogs valgrind
-SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources
+SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \
+  Examples/Package.swift Examples/Sources
 
 help:
 	@echo "make demo    a disk and packets through both ends of both drivers, no hypervisor needed"
