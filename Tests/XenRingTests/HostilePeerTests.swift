@@ -111,7 +111,7 @@ struct HostilePeerTests {
     #expect(batching != nil)
   }
 
-  @Test(arguments: startIndices) func producerThatShrinksToNothingTakesBackWhatWasNotTaken(start: UInt32) throws {
+  @Test(arguments: startIndices) func requestsTakenBackBeforeTheyAreTakenAreGone(start: UInt32) throws {
     var pair = DiskPair(at: start)
     pair.request(0..<8)
     try pair.take(2)
@@ -187,6 +187,20 @@ struct HostilePeerTests {
     #expect(sleeping != nil)
     let batching = pair.frontEndsComplaint { ring throws(RingViolation) in _ = try ring.wake(after: 4) }
     #expect(batching != nil)
+  }
+
+  @Test(arguments: startIndices) func responsesTakenBackBeforeTheyAreTakenAreGone(start: UInt32) throws {
+    var pair = DiskPair(at: start)
+    pair.request(0..<8)
+    try pair.take(8)
+    pair.respond(0..<8)
+    _ = try pair.front.available()
+    _ = pair.front.next()
+    pair.raw[.responseProducer] = start &+ 1
+    let waiting = try pair.front.available()
+    #expect(waiting == 0)
+    let response = pair.front.next()
+    #expect(response == nil)
   }
 
   @Test(arguments: startIndices) func backEndSurvivesAViolation(start: UInt32) throws {
