@@ -1,14 +1,16 @@
 # Every target works on a fresh Debian or Ubuntu machine with Swift 6.3 and this file.
 .POSIX:
-.PHONY: help deps lint build test demo
+.PHONY: help deps lint build test demo bench-ring
 
 # libxen-dev: XenNative and the C oracle. e2fsprogs: the demo's ext4 image. valgrind: counts instructions.
 PACKAGES = libxen-dev pkg-config e2fsprogs valgrind
-SWIFT_SOURCES = Package.swift Sources Tests
+SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \
+  Examples/Package.swift Examples/Sources
 
 help:
 	@echo "make demo    a disk and packets through both ends of both drivers, no hypervisor needed"
 	@echo "make test    lint, then every test"
+	@echo "make bench-ring  the ring beside the C macros: instructions, allocations, retains"
 	@echo "make lint    check the layout of the Swift sources"
 
 deps:
@@ -38,3 +40,7 @@ build: deps
 
 test: deps lint
 	swift test --disable-xctest
+
+# Fails when the ring costs more than Benchmarks/thresholds.txt allows.
+bench-ring: deps
+	Benchmarks/ring-thresholds

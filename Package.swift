@@ -32,7 +32,8 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
-    .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
+    .target(name: "CRingOracle", path: "Tests/CRingOracle"),
+    .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle"], swiftSettings: strict),
     .testTarget(
       name: "BlkTests",
       dependencies: ["BlkBack", "BlkFront", "XenLoopback", .product(name: "SystemPackage", package: "swift-system")],

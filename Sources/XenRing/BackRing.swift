@@ -107,6 +107,11 @@ import XenPlatform
   /// The one gate for the other end's index. Against the free slots, and not against the plain overflow macro's bound,
   /// because that one accepts a producer that moved backwards while requests are in flight.
   @inlinable mutating func check(_ produced: RingIndex) throws(RingViolation) -> UInt32 {
+    // An end that is about to sleep finds nothing each time; nothing is always within bounds.
+    if produced == requestsConsumed {
+      requestsChecked = produced
+      return 0
+    }
     let waiting = produced.distance(from: requestsConsumed)
     let room = page.entryCount &- inFlightCount
     guard waiting <= room else {

@@ -62,7 +62,7 @@ import XenPlatform
   ///
   /// - Precondition: ``freeRequestCount`` is not zero.
   @inlinable public mutating func put(_ request: Request) {
-    precondition(unansweredCount < page.entryCount, "the ring is full")
+    precondition(unansweredCount <= page.mask, "the ring is full")
     page.put(request, at: requestsProduced, stride: Self.stride)
     requestsProduced.advance()
   }
@@ -122,6 +122,11 @@ import XenPlatform
   /// The one gate for the other end's index. Against `unanswered`, and not against the plain overflow macro's bound,
   /// because that one accepts a producer that moved backwards while requests are in flight.
   @inlinable mutating func check(_ produced: RingIndex) throws(RingViolation) -> UInt32 {
+    // An end that is about to sleep finds nothing each time; nothing is always within bounds.
+    if produced == responsesConsumed {
+      responsesChecked = produced
+      return 0
+    }
     let waiting = produced.distance(from: responsesConsumed)
     let unanswered = requestsPushed.distance(from: responsesConsumed)
     guard waiting <= unanswered else {

@@ -40,8 +40,10 @@ import XenPlatform
   /// Copies a slot out exactly once: after the barrier the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
   @inlinable func take<Entry: BitwiseCopyable>(_ type: Entry.Type, at index: RingIndex, stride: Int) -> Entry {
     // Safe: the mask keeps the offset below entryCount * stride, which the region holds; any bytes are a valid Entry.
-    let entry = unsafe (baseAddress + slotOffset(index, stride: stride)).loadUnaligned(as: Entry.self)
-    shared_memory_compiler_barrier()
+    // The copy outlives the call that is given its address.
+    var entry = unsafe (baseAddress + slotOffset(index, stride: stride)).loadUnaligned(as: Entry.self)
+    // A large entry is copied to memory whole: held in registers, every field would be loaded here, wanted or not.
+    if MemoryLayout<Entry>.size > 32 { unsafe shared_memory_copied(&entry) } else { shared_memory_compiler_barrier() }
     return entry
   }
 

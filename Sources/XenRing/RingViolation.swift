@@ -10,10 +10,11 @@
   public var description: String {
     switch self {
     case .requestProducerOutOfRange(let produced, let consumed, let room):
-      "the front end moved its request producer to \(produced), but \(consumed) requests are consumed and \(room) slots free"
+      "the front end moved its request producer to \(produced), but requests are consumed up to \(consumed) and "
+        + "\(room) slots are free"
     case .responseProducerOutOfRange(let produced, let consumed, let unanswered):
-      "the back end moved its response producer to \(produced), but \(consumed) responses are consumed and "
-        + "\(unanswered) requests unanswered"
+      "the back end moved its response producer to \(produced), but responses are consumed up to \(consumed) and "
+        + "\(unanswered) requests are unanswered"
     }
   }
 }

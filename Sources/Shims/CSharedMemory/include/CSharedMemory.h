@@ -7,4 +7,8 @@
 /// (xen/include/public/io/ring.h, RING_COPY_REQUEST, and XSA-155). Emits no instruction.
 static inline void shared_memory_compiler_barrier(void) { __asm__ volatile("" ::: "memory"); }
 
+/// The same for a copy in memory at `copy`, which the compiler must take for read and changed here: it cannot leave the
+/// copy out and read the original. Emits no instruction.
+static inline void shared_memory_copied(void *copy) { __asm__ volatile("" : : "r"(copy) : "memory"); }
+
 #endif

@@ -1,0 +1,23 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target: strict memory safety, and a warning is an error.
+let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+
+let package = Package(
+  name: "swift-xen-examples",
+  dependencies: [
+    .package(name: "swift-xen", path: ".."),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+  ],
+  targets: [
+    .executableTarget(
+      name: "ring-tour",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "XenPlatform", package: "swift-xen"),
+        .product(name: "XenRing", package: "swift-xen"),
+      ],
+      swiftSettings: strict)
+  ]
+)

@@ -1,0 +1,39 @@
+import Testing
+import XenPlatform
+import XenRing
+
+/// What only a bug of our own can do: it traps instead of damaging the ring.
+struct RingMisuseTests {
+  @Test func putIntoAFullRingTraps() async {
+    await #expect(processExitsWith: .failure) {
+      var pair = DiskPair(at: .max)
+      pair.request(0..<33)
+    }
+  }
+
+  @Test func moreResponsesThanRequestsTakenTraps() async {
+    await #expect(processExitsWith: .failure) {
+      var pair = DiskPair(at: .max)
+      pair.request(0..<3)
+      try pair.take(2)
+      pair.respond(0..<3)
+    }
+  }
+
+  @Test func regionTooSmallForOneSlotTraps() async {
+    await #expect(processExitsWith: .failure) {
+      _ = FrontRing<Message<4033>, Message<4>>(initialising: PrivatePages(pageCount: 1).region())
+    }
+  }
+
+  /// The other side of the traps above: the same steps, one less, exit cleanly.
+  @Test func fullRingAndAsManyResponsesExitCleanly() async {
+    await #expect(processExitsWith: .success) {
+      var pair = DiskPair(at: .max)
+      pair.request(0..<32)
+      try pair.take(32)
+      pair.respond(0..<32)
+      _ = FrontRing<Message<4032>, Message<4>>(initialising: PrivatePages(pageCount: 1).region())
+    }
+  }
+}
