@@ -43,8 +43,7 @@ struct RawPages {
     get { pages.region().bytes.slice(from: range.lowerBound, count: range.count).copied() }
     nonmutating set {
       precondition(newValue.count == range.count, "as many bytes as the range has")
-      // Safe: between bytes there is no padding to expose.
-      unsafe pages.region().bytes.slice(from: range.lowerBound, count: range.count).copy(from: newValue.span.bytes)
+      pages.region().bytes.slice(from: range.lowerBound, count: range.count).copy(from: newValue.span)
     }
   }
 
