@@ -68,7 +68,7 @@ struct BlkDeviceFaultTests {
     let message = try refusal(pair, otherRings: 1)
     #expect(
       message
-        == "22 the front end moved its request producer to \(producer), but 0 requests are consumed and 32 slots free")
+        == "22 the front end moved its request producer to \(producer), but requests are consumed up to 0 and 32 slots are free")
     try other.read(sector: 0, byteCount: 4096, tag: 1)
     #expect(pair.complete(other)[1]?.result == .succeeded)
   }

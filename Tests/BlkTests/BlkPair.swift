@@ -14,13 +14,27 @@ final class BlkPair {
   let frontBus: Bus
   let backBus: Bus
   /// What the backend said of each disk that it was disconnected from.
-  private(set) var closed: [BlkBackStatistics] = []
+  let closed: Closed
+
+  final class Closed { var list: [BlkBackStatistics] = [] }
+
   let store: StoreDirectory
 
   /// Makes disk 51712 for `frontend`, served from `store`.
-  init(
+  convenience init(
     seed: UInt64 = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, store: any BlockStore
   ) throws {
+    let closed = Closed()
+    try self.init(
+      seed: seed, isReadOnly: isReadOnly, frontend: frontend,
+      backend: BlkBackDriver(whenClosed: { closed.list.append($1) }) { _ in store }, closed: closed)
+  }
+
+  init(
+    seed: UInt64 = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, backend: any BackendDriver,
+    closed: Closed = Closed()
+  ) throws {
+    self.closed = closed
     scheduler = Scheduler(seed: seed)
     let domainZero = loopback.addDomain()
     driverDomain = loopback.addDomain()
@@ -31,7 +45,7 @@ final class BlkPair {
     frontBus = try Bus(on: guest, queueHost: scheduler, log: .silent)
     device = try toolstack.addVbd(
       to: guest.domain, servedBy: driverDomain.domain, params: "test", isReadOnly: isReadOnly)
-    try backBus.register(BlkBackDriver(whenClosed: { [weak self] in self?.closed.append($1) }) { _ in store })
+    try backBus.register(backend)
     try frontBus.register(frontend, at: device.frontendPath)
     scheduler.add(backBus, name: "backend's bus") { [backBus] _ in backBus.poll() }
     scheduler.add(frontBus, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }

@@ -122,7 +122,7 @@ struct BlkTransferTests {
     _ = pair.complete(disk)
     try pair.toolstack.unplug(pair.device)
     _ = pair.scheduler.run { pair.backBus.isEmpty }
-    let counts = try #require(pair.closed.first)
+    let counts = try #require(pair.closed.list.first)
     #expect(counts.writeRequests == 1 && counts.sectorsWritten == 2)
     #expect(counts.readRequests == 1 && counts.sectorsRead == 1)
     #expect(counts.flushRequests == 1 && counts.failedRequests == 0)
