@@ -3,9 +3,21 @@ import PackageDescription
 
 let package = Package(
   name: "swift-xen-benchmarks",
-  dependencies: [.package(name: "swift-xen", path: "..")],
+  dependencies: [
+    .package(name: "swift-xen", path: ".."),
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
+  ],
   targets: [
     .target(name: "CRingTwin"),
+    .executableTarget(
+      name: "driver-benchmark",
+      dependencies: [
+        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(
       name: "ring-benchmark",
       dependencies: [

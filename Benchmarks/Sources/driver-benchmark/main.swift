@@ -1,0 +1,17 @@
+// driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests, BATCH at a time, through a frontend and a backend on an
+// in-process Xen, all on one thread, and prints how many it carried. Benchmarks/driver-thresholds counts what that costs.
+import Glibc
+
+let workloads: [String: (Int, Int) throws -> Int] = [
+  "block-read": { try blockRequests(writing: false, batch: $0, count: $1) },
+  "block-write": { try blockRequests(writing: true, batch: $0, count: $1) },
+]
+
+let arguments = CommandLine.arguments
+guard arguments.count == 4, let workload = workloads[arguments[1]], let batch = Int(arguments[2]), batch > 0,
+  let count = Int(arguments[3]), count > 0
+else {
+  print("usage: driver-benchmark \(workloads.keys.sorted().joined(separator: "|")) BATCH COUNT")
+  exit(2)
+}
+print(try workload(batch, count))

@@ -1,0 +1,45 @@
+# Counts what a program costs, by callgrind. For the scripts beside it, which set `short` and `long`: two counts of work.
+#
+# Every figure is the difference of two runs of different length, divided by the work between them: starting up cancels
+# out, and what is left does not depend on the machine's load.
+set -euo pipefail
+shopt -s inherit_errexit
+export SWIFT_DETERMINISTIC_HASHING=1
+
+# Builds the product and makes it countable.
+prepare() {  # PRODUCT
+  command -v valgrind >/dev/null || { echo "valgrind is not installed: run make deps" >&2; exit 1; }
+  swift build --configuration release --product "$1"
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  program=$work/$1
+  # Valgrind cannot read Swift's debug information.
+  strip -g -o "$program" "$(swift build --configuration release --show-bin-path)/$1"
+}
+
+# Prints instructions, heap allocations, retains and releases of one run. A call that goes through a stub is seen twice,
+# so of the last three only zero is exact.
+count() {  # ARGUMENT...
+  valgrind --tool=callgrind --callgrind-out-file="$work/profile" --compress-strings=no --compress-pos=no --demangle=no \
+    "$program" "$@" >"$work/output" 2>&1 || { cat "$work/output" >&2; exit 1; }
+  awk '
+    /^cfn=/ { callee = substr($0, 5); sub(/\047[0-9]+$/, "", callee) }
+    /^calls=/ {
+      split($1, field, "=")
+      if (callee ~ /^(malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc)$/)
+        allocations += field[2]
+      else if (callee ~ /^_?swift_.*[rR]etain/) retains += field[2]
+      else if (callee ~ /^_?swift_.*[rR]elease/) releases += field[2]
+    }
+    /^totals:/ { instructions = $2 }
+    END { print instructions, allocations + 0, retains + 0, releases + 0 }' "$work/profile"
+}
+
+# Prints the same four per unit of work: COUNT in the arguments stands for how much.
+per_unit() {  # ARGUMENT... with one COUNT
+  local few many
+  few=$(count "${@/COUNT/$short}")
+  many=$(count "${@/COUNT/$long}")
+  echo "$few $many" | awk -v units=$((long - short)) \
+    '{ printf "%.2f %.4f %.4f %.4f\n", ($5 - $1) / units, ($6 - $2) / units, ($7 - $3) / units, ($8 - $4) / units }'
+}
