@@ -52,7 +52,11 @@ struct EventSpace {
     return mine
   }
 
-  mutating func notify(_ key: Key) {
+  /// Each handle reaches its own ports only, and is known by where it has them delivered.
+  private func isOpen(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Bool { ports[key]?.delivery === delivery }
+
+  mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
+    guard isOpen(key, on: delivery) else { return }
     if case .bound(let other) = ports[key]?.peer { raise(other) }
   }
 
@@ -69,14 +73,15 @@ struct EventSpace {
     port.delivery.put(key.port)
   }
 
-  mutating func unmask(_ key: Key) {
+  mutating func unmask(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
+    guard isOpen(key, on: delivery) else { return }
     ports[key]?.isMasked = false
     deliver(key)
   }
 
   /// The other end becomes unbound, and may be bound by us again.
-  mutating func close(_ key: Key) {
-    guard let port = ports.removeValue(forKey: key) else { return }
+  mutating func close(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
+    guard isOpen(key, on: delivery), let port = ports.removeValue(forKey: key) else { return }
     if case .bound(let other) = port.peer { ports[other]?.peer = .unbound(for: key.domain) }
   }
 }
@@ -93,7 +98,7 @@ final class LoopbackEventChannels: EventChannels {
     self.loopback = loopback
   }
 
-  deinit { for port in opened.withLock({ $0 }) { loopback.events.withLock { $0.close(key(port)) } } }
+  deinit { for port in opened.withLock({ $0 }) { loopback.events.withLock { $0.close(key(port), on: delivery) } } }
 
   private func key(_ port: EventChannelPort) -> EventSpace.Key { EventSpace.Key(domain: domain, port: port) }
 
@@ -113,14 +118,14 @@ final class LoopbackEventChannels: EventChannels {
     return mine
   }
 
-  func notify(_ port: EventChannelPort) { loopback.events.withLock { $0.notify(key(port)) } }
+  func notify(_ port: EventChannelPort) { loopback.events.withLock { $0.notify(key(port), on: delivery) } }
 
   func nextPending() -> EventChannelPort? { delivery.take() }
 
-  func unmask(_ port: EventChannelPort) { loopback.events.withLock { $0.unmask(key(port)) } }
+  func unmask(_ port: EventChannelPort) { loopback.events.withLock { $0.unmask(key(port), on: delivery) } }
 
   func close(_ port: EventChannelPort) {
     _ = opened.withLock { $0.remove(port) }
-    loopback.events.withLock { $0.close(key(port)) }
+    loopback.events.withLock { $0.close(key(port), on: delivery) }
   }
 }

@@ -66,8 +66,7 @@
       return .system(call: "cannot map \(references.count) pages of \(domain)", reason: words(for: error))
     }
 
-    /// The hypervisor's own word on a reference that could not be mapped; only a copy tells it. One that can be copied from
-    /// was granted, if only for reading.
+    /// The hypervisor's own word on a reference that could not be mapped; only a copy tells it.
     private func status(of reference: GrantReference, _ domain: DomainID) -> GrantStatus {
       let byte = PrivatePages(pageCount: 1)
       let region = byte.region()
@@ -76,8 +75,8 @@
       ]
       var span = probe.mutableSpan
       copy(&span)
-      let status = span[0].status
-      return status == .okay ? .permissionDenied : status
+      // One that can be copied from was granted for reading, and Xen's word for writing there is this as well.
+      return span[0].status == .okay ? .generalError : span[0].status
     }
   }
 #endif
