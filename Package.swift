@@ -13,6 +13,8 @@ let package = Package(
     .library(name: "BlkBack", targets: ["BlkBack"]),
     .library(name: "BlkFront", targets: ["BlkFront"]),
     .library(name: "XenLoopback", targets: ["XenLoopback"]),
+    .library(name: "XenNative", targets: ["XenNative"]),
+    .library(name: "PlatformConformance", targets: ["PlatformConformance"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
@@ -21,6 +23,9 @@ let package = Package(
   targets: [
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
     .target(name: "CLinux", path: "Sources/Shims/CLinux"),
+    .systemLibrary(
+      name: "CXen", path: "Sources/Shims/CXen", pkgConfig: "xenstore xengnttab xenevtchn",
+      providers: [.apt(["libxen-dev"])]),
     .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
     .target(
@@ -32,6 +37,12 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
+    .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
+    .target(
+      name: "PlatformConformance", dependencies: ["XenPlatform"], path: "Tests/PlatformConformance",
+      swiftSettings: strict),
+    .testTarget(
+      name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
     .target(name: "CRingOracle", path: "Tests/CRingOracle"),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle"], swiftSettings: strict),
     .testTarget(

@@ -44,6 +44,7 @@ struct GrantSpace {
     let runs: [Int]
   }
 
+  private var domains: Set<DomainID> = []
   private var runs: [Int: Run] = [:]
   private var runByAddress: [UInt: Int] = [:]
   private var grants: [Key: Grant] = [:]
@@ -52,6 +53,8 @@ struct GrantSpace {
   private var nextReference: [DomainID: UInt32] = [:]
   private var nextRun = 0
   private(set) var counts = GrantCounts()
+
+  mutating func introduce(_ domain: DomainID) { domains.insert(domain) }
 
   mutating func share(
     pageCount: Int, from owner: DomainID, with grantee: DomainID, writable: Bool
@@ -94,16 +97,18 @@ struct GrantSpace {
     forgetIfUnused(number)
   }
 
-  /// What `domain` granted to `grantee` under `reference`, if it did.
+  /// What `domain` granted to `grantee` under `reference`, if it did, and for this use. Xen's word for most refusals is
+  /// just an error; it tells only of references that lie outside the table, which grows by pages of 512 entries.
   private func grant(
     _ reference: GrantReference, of domain: DomainID, to grantee: DomainID, writable: Bool
   ) -> Result<Grant, GrantStatusError> {
-    guard let grant = grants[Key(domain: domain, reference: reference.rawValue)] else {
+    guard domains.contains(domain) else { return .failure(GrantStatusError(status: .badDomain)) }
+    guard reference.rawValue / 512 <= (nextReference[domain, default: 8] - 1) / 512 else {
       return .failure(GrantStatusError(status: .badReference))
     }
-    guard grant.grantee == grantee, grant.writable || !writable else {
-      return .failure(GrantStatusError(status: .permissionDenied))
-    }
+    guard let grant = grants[Key(domain: domain, reference: reference.rawValue)], grant.grantee == grantee,
+      grant.writable || !writable
+    else { return .failure(GrantStatusError(status: .generalError)) }
     return .success(grant)
   }
 

@@ -23,6 +23,7 @@ public final class Loopback: Sendable {
       return count
     }
     let domain = DomainID(rawValue: number)
+    grants.withLock { $0.introduce(domain) }
     store.withLock { $0.tree.introduce(domain) }
     return LoopbackDomain(domain, in: self)
   }

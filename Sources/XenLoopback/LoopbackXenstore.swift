@@ -125,7 +125,7 @@ final class LoopbackXenstore: Xenstore {
           if let changes = store.tree.commit(working) { store.fire(changes) }
           return result
         }
-        guard var working = store.transactions[transaction] else { throw .system("there is no such transaction") }
+        guard var working = store.transactions[transaction] else { throw .notFound }
         defer { store.transactions[transaction] = working }
         return try body(store.tree, absolute, &working)
       }
@@ -148,7 +148,7 @@ final class LoopbackXenstore: Xenstore {
     do throws(XenstoreError.Code) {
       try loopback.store.withLock { (store) throws(XenstoreError.Code) in
         guard let working = store.transactions.removeValue(forKey: transaction) else {
-          throw .system("there is no such transaction")
+          throw .notFound
         }
         guard commit else { return }
         guard let changes = store.tree.commit(working) else { throw .conflict }

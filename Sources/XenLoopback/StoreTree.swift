@@ -9,7 +9,7 @@ struct StoreTree {
     var children: Set<String> = []
     /// The first entry names the owner and what everybody else may do.
     var permissions: [XenstorePermission]
-    /// When the node last changed; conflicts are found by it. Never zero.
+    /// When the node last changed; conflicts are found by it.
     fileprivate(set) var generation: UInt64 = 0
   }
 
@@ -23,11 +23,18 @@ struct StoreTree {
   }
 
   struct Transaction {
-    /// The generation that each node had when the transaction first looked at it, zero for an absent one.
-    fileprivate var seen: [String: UInt64] = [:]
+    /// Each node as it was when the transaction first looked at it, nil for an absent one.
+    fileprivate var seen: [String: Node?] = [:]
     /// Nodes as the transaction leaves them, nil for removed.
     fileprivate var written: [String: Node?] = [:]
+    /// At most one for each path.
     fileprivate var changes: [Change] = []
+
+    /// However often a transaction changes a node, the watches hear of it once.
+    fileprivate mutating func note(_ change: Change) {
+      changes.removeAll { $0.path == change.path }
+      changes.append(change)
+    }
   }
 
   private var nodes: [String: Node] = [:]
@@ -72,7 +79,7 @@ struct StoreTree {
         put(node, at: path, in: &transaction)
       }
     }
-    transaction.changes.append(Change(path: path, node: look(path, &transaction)!, isImplied: false))
+    transaction.note(Change(path: path, node: look(path, &transaction)!, isImplied: false))
   }
 
   func remove(_ path: String, by domain: DomainID, in transaction: inout Transaction) throws(XenstoreError.Code) {
@@ -94,32 +101,34 @@ struct StoreTree {
   func setPermissions(
     _ path: String, _ permissions: [XenstorePermission], by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) {
+    guard let owner = permissions.first else { throw .invalid }
     guard var node = look(path, &transaction) else { throw absence(of: path, for: domain, &transaction) }
-    guard node.isOwned(by: domain) else { throw .permissionDenied }
-    guard let owner = permissions.first, domain == .zero || owner.domain == domain else { throw .permissionDenied }
+    guard node.isOwned(by: domain), domain == .zero || owner.domain == domain else { throw .permissionDenied }
     node.permissions = permissions
     put(node, at: path, in: &transaction)
-    transaction.changes.append(Change(path: path, node: node, isImplied: false))
+    transaction.note(Change(path: path, node: node, isImplied: false))
   }
 
   /// The committed changes; nil when somebody else changed what the transaction saw.
   mutating func commit(_ transaction: Transaction) -> [Change]? {
-    for (path, generation) in transaction.seen where nodes[path]?.generation ?? 0 != generation { return nil }
+    for (path, node) in transaction.seen where nodes[path]?.generation != node?.generation { return nil }
+    // What it made and removed again has never been there for anybody else.
+    let changes = transaction.changes.filter { nodes[$0.path] != nil || transaction.written[$0.path] != .some(nil) }
     if !transaction.written.isEmpty { generation += 1 }
     for (path, written) in transaction.written {
       nodes[path] = written
       nodes[path]?.generation = generation
     }
-    return transaction.changes
+    return changes
   }
 
   // MARK: Helpers
 
   private func look(_ path: String, _ transaction: inout Transaction) -> Node? {
     if let written = transaction.written[path] { return written }
-    let node = nodes[path]
-    if transaction.seen[path] == nil { transaction.seen[path] = node?.generation ?? 0 }
-    return node
+    if let seen = transaction.seen[path] { return seen }
+    transaction.seen.updateValue(nodes[path], forKey: path)
+    return nodes[path]
   }
 
   private func put(_ node: Node?, at path: String, in transaction: inout Transaction) {
@@ -158,7 +167,7 @@ struct StoreTree {
       if let below = look(child, &transaction) { removeTree(child, below, isImplied: true, in: &transaction) }
     }
     put(nil, at: path, in: &transaction)
-    transaction.changes.append(Change(path: path, node: node, isImplied: isImplied))
+    transaction.note(Change(path: path, node: node, isImplied: isImplied))
   }
 }
 

@@ -24,7 +24,8 @@ public protocol EventChannels: AnyObject, Sendable {
   /// Lets the port's events through again; one that came meanwhile is delivered now.
   func unmask(_ port: EventChannelPort)
 
-  /// Closes the port. The other end's port becomes unbound, for us to bind to anew.
+  /// Closes the port. The other end's port becomes unbound, for us to bind to anew. An event that was already waiting may
+  /// still come out of ``nextPending()``, and the number may soon name a port opened later.
   func close(_ port: EventChannelPort)
 }
 

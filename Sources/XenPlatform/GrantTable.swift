@@ -77,8 +77,10 @@ public struct GrantStatus: RawRepresentable, Hashable, Sendable, BitwiseCopyable
   public init(rawValue: Int16) { self.rawValue = rawValue }
 
   public static let okay = GrantStatus(rawValue: 0)
+  /// Most refusals: the reference names no grant, one to somebody else, or one that may only be read.
   public static let generalError = GrantStatus(rawValue: -1)
   public static let badDomain = GrantStatus(rawValue: -2)
+  /// The reference lies outside the other domain's grant table.
   public static let badReference = GrantStatus(rawValue: -3)
   public static let permissionDenied = GrantStatus(rawValue: -8)
   public static let badCopyArgument = GrantStatus(rawValue: -10)
@@ -86,8 +88,9 @@ public struct GrantStatus: RawRepresentable, Hashable, Sendable, BitwiseCopyable
   public var description: String {
     switch self {
     case .okay: "okay"
+    case .generalError: "the reference names no grant to us, or none for this use"
     case .badDomain: "no such domain"
-    case .badReference: "the reference names no grant"
+    case .badReference: "the reference lies outside the grant table"
     case .permissionDenied: "the grant does not permit it"
     case .badCopyArgument: "the copy leaves the granted page"
     default: "grant operation failed (\(rawValue))"

@@ -23,7 +23,9 @@ struct BlkDeviceFaultTests {
   @Test func ringReferenceThatWasNeverGrantedClosesTheDevice() throws {
     frontend.keys = [StoreEntry("ring-ref", 4_000_000)]
     #expect(
-      try refusal(try pair()) == "22 cannot map grant reference 4000000 of domain 2: the reference names no grant")
+      try refusal(try pair())
+        == "22 cannot map grant reference 4000000 of domain 2: the reference names no grant to us, or none for this use"
+    )
   }
 
   @Test func portThatWasNeverAllocatedClosesTheDevice() throws {
@@ -68,7 +70,8 @@ struct BlkDeviceFaultTests {
     let message = try refusal(pair, otherRings: 1)
     #expect(
       message
-        == "22 the front end moved its request producer to \(producer), but requests are consumed up to 0 and 32 slots are free")
+        == "22 the front end moved its request producer to \(producer), but requests are consumed up to 0 and 32 slots are free"
+    )
     try other.read(sector: 0, byteCount: 4096, tag: 1)
     #expect(pair.complete(other)[1]?.result == .succeeded)
   }
