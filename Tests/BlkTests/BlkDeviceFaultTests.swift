@@ -24,7 +24,7 @@ struct BlkDeviceFaultTests {
     frontend.keys = [StoreEntry("ring-ref", 4_000_000)]
     #expect(
       try refusal(try pair())
-        == "22 cannot map grant reference 4000000 of domain 2: the reference names no grant to us, or none for this use"
+        == "22 cannot map grant reference 4000000 of domain 2: the reference lies outside the grant table"
     )
   }
 
