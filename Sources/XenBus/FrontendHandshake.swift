@@ -77,7 +77,9 @@ public struct FrontendHandshake: Hashable, Sendable {
         return .publish(publishedState)
       // It believes in an earlier life of ours: end that first, since not every backend notices our Initialising.
       case .connected, .reconfiguring, .reconfigured: return close()
-      case .unknown, .initialising, .initialised, .closing, .closed: return .none
+      // It failed before it could offer, and takes up only a frontend that has closed.
+      case .closing: return disconnect(restarts: false)
+      case .unknown, .initialising, .initialised, .closed: return .none
       }
     case .published:
       switch backend {
