@@ -115,6 +115,8 @@ public struct FrontendHandshake: Hashable, Sendable {
     case .published: "the backend to connect to our rings; it is \(backend)"
     case .connected: nil
     case .closing: "the backend to let go of our rings (Closing or Closed); it is \(backend)"
+    case .closed where refusesOffer && !leaves:
+      "the backend to take back the offer on which we failed, and to make another; it is \(backend)"
     case .closed: leaves ? nil : "the backend to offer the device again (InitWait); it is \(backend)"
     }
   }

@@ -37,7 +37,7 @@ public struct Toolstack {
       backend: [
         StoreEntry("params", params), StoreEntry("type", "file"), StoreEntry("mode", isReadOnly ? "r" : "w"),
         StoreEntry("removable", false), StoreEntry("bootable", true), StoreEntry("dev", Self.diskName(number)),
-        StoreEntry("device-type", "disk"), StoreEntry("discard-enable", true),
+        StoreEntry("device-type", "disk"), StoreEntry("discard-enable", !isReadOnly),
       ])
   }
 

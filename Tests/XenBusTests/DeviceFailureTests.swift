@@ -83,6 +83,7 @@ struct DeviceFailureTests {
     front.log.failures[bad.frontendPath] = [call: .unsupported("no way to copy")]
     let buses = try settleBoth()
     #expect(try rig.error(of: rig.guest, bad.frontendPath) == "22 no way to copy")
+    #expect(buses.front.report[0].contains(": waits for the backend to "))
     #expect(front.log.count(of: call, at: bad.frontendPath) == 1)
     #expect(try rig.state(bad.frontendPath) == .closed)
     #expect(buses.front.report[0].hasSuffix("; no way to copy"))

@@ -25,7 +25,7 @@ struct ToolstackTests {
       try contents("/local/domain/2/backend/vbd/1/51712") == [
         "frontend": "/local/domain/1/device/vbd/51712", "frontend-id": "1", "online": "1", "removable": "0",
         "bootable": "1", "state": "1", "dev": "xvda", "type": "file", "mode": "r", "device-type": "disk",
-        "discard-enable": "1", "params": "disk.img",
+        "discard-enable": "0", "params": "disk.img",
       ])
     #expect(disk.frontendPath == "/local/domain/1/device/vbd/51712")
     #expect(disk.backendPath == "/local/domain/2/backend/vbd/1/51712")
