@@ -20,8 +20,8 @@ struct HandshakeFailureTests {
 
   /// Records the first order of turns that does not bring `world` to a proper rest.
   private func expectRest(_ world: HandshakeWorld) -> Bool {
-    for backFirst in [false, true] {
-      guard let end = HandshakeWorld.settle(world, backFirst: backFirst) else {
+    for order in HandshakeWorld.Order.fair {
+      guard let end = HandshakeWorld.settle(world, order) else {
         Issue.record("never settles: \(world)")
         return false
       }
@@ -66,8 +66,21 @@ struct HandshakeFailureTests {
         world.failing = failing
         guard expectRest(world) else { return }
         // Also after another crash, with what the failures left in the keys.
-        guard let rest = HandshakeWorld.settle(world, backFirst: false) else { return }
+        guard let rest = HandshakeWorld.settle(world, .frontFirst) else { return }
         guard expectRest(rest.frontRestarted), expectRest(rest.backRestarted) else { return }
+      }
+    }
+  }
+
+  @Test(arguments: [XenbusState.initialised, .connected])
+  func endWhosePeerIsDeadComesToRest(publishedState: XenbusState) {
+    for failing in Self.choices {
+      for var world in worlds(publishedState) {
+        world.failing = failing
+        for order in HandshakeWorld.Order.alone where HandshakeWorld.settle(world, order) == nil {
+          Issue.record("the \(order.ends) never settles: \(world)")
+          return
+        }
       }
     }
   }
@@ -77,10 +90,10 @@ struct HandshakeFailureTests {
     for work in HandshakeWorld.Work.allCases {
       for var world in worlds(publishedState) where world.frontKey != .unknown && world.back != nil {
         world.failing = [work]
-        guard var rest = HandshakeWorld.settle(world, backFirst: false), rest.back != nil else { continue }
+        guard var rest = HandshakeWorld.settle(world, .frontFirst), rest.back != nil else { continue }
         rest.failing = []
         let isFrontends = work == .publish || work == .frontConnect
-        let end = HandshakeWorld.settle(isFrontends ? rest.frontRestarted : rest.backRestarted, backFirst: false)
+        let end = HandshakeWorld.settle(isFrontends ? rest.frontRestarted : rest.backRestarted, .frontFirst)
         guard let end, end.frontKey == .connected, end.backKey == .connected else {
           Issue.record("\(work) failed: from \(rest)\nends at \(String(describing: end))")
           return

@@ -8,8 +8,8 @@ struct HandshakeInterleavingTests {
     let worlds = HandshakeWorld.reachable(from: HandshakeWorld.starts(publishedState: publishedState, faults: 2))
     #expect(worlds.count > 300)
     for world in worlds {
-      for backFirst in [false, true] {
-        guard let end = HandshakeWorld.settle(world, backFirst: backFirst) else {
+      for order in HandshakeWorld.Order.fair {
+        guard let end = HandshakeWorld.settle(world, order) else {
           Issue.record("never settles: \(world)")
           return
         }
@@ -26,8 +26,8 @@ struct HandshakeInterleavingTests {
   func withdrawnDeviceEndsClosedFromEveryInterleaving(publishedState: XenbusState) {
     for var world in HandshakeWorld.reachable(from: HandshakeWorld.starts(publishedState: publishedState, faults: 1)) {
       world.isOnline = false
-      for backFirst in [false, true] {
-        guard let end = HandshakeWorld.settle(world, backFirst: backFirst) else {
+      for order in HandshakeWorld.Order.fair {
+        guard let end = HandshakeWorld.settle(world, order) else {
           Issue.record("never settles: \(world)")
           return
         }
@@ -44,8 +44,8 @@ struct HandshakeInterleavingTests {
   func leavingFrontendEndsClosedAndItsBackendWaits(publishedState: XenbusState) {
     for var world in HandshakeWorld.reachable(from: HandshakeWorld.starts(publishedState: publishedState, faults: 1)) {
       world.front?.leave()
-      for backFirst in [false, true] {
-        guard let end = HandshakeWorld.settle(world, backFirst: backFirst), end.frontKey == .closed,
+      for order in HandshakeWorld.Order.fair {
+        guard let end = HandshakeWorld.settle(world, order), end.frontKey == .closed,
           end.ringsServed == nil
         else {
           Issue.record("from \(world)")

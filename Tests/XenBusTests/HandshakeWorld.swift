@@ -11,7 +11,10 @@ struct HandshakeWorld: Hashable {
   var frontKey: XenbusState
   var backKey: XenbusState
   var ringsShared = 0
+  /// Negative: such as a backend has served before, whose place in them nobody knows any more.
   var ringsServed: Int?
+  /// Whether a backend has served the rings that are shared; what the first processes find in the keys may have been.
+  var isUsed = true
   var isOnline = true
   var faultsLeft: Int
   let publishedState: XenbusState
@@ -29,6 +32,7 @@ struct HandshakeWorld: Hashable {
     case .connect where failing.contains(.frontConnect): failFront()
     case .publish(let state):
       ringsShared += 1
+      isUsed = false
       frontKey = state
     case .connect: frontKey = .connected
     case .disconnect: frontKey = .closed
@@ -47,7 +51,8 @@ struct HandshakeWorld: Hashable {
     case .connect where failing.contains(.backConnect): failBack()
     case .offer: backKey = .initWait
     case .connect:
-      ringsServed = ringsShared
+      ringsServed = isUsed ? -1 : ringsShared
+      isUsed = true
       backKey = .connected
     case .disconnect(let state):
       ringsServed = nil
@@ -107,12 +112,35 @@ struct HandshakeWorld: Hashable {
     return world
   }
 
-  /// Runs fair turns until neither end has anything to do.
-  static func settle(_ start: HandshakeWorld, backFirst: Bool) -> HandshakeWorld? {
+  /// Who takes turns, and how many steps one takes before the other has its turn.
+  struct Order {
+    enum End { case front, back }
+
+    let ends: [End]
+    let steps: Int
+
+    static let frontFirst = Order(ends: [.front, .back], steps: 1)
+    /// Both orders of two live peers, step by step, and as a bus does it: as far as its end goes.
+    static let fair = [
+      frontFirst, Order(ends: [.back, .front], steps: 1), Order(ends: [.front, .back], steps: 8),
+      Order(ends: [.back, .front], steps: 8),
+    ]
+    /// One end whose peer is dead.
+    static let alone = [Order(ends: [.front], steps: 1), Order(ends: [.back], steps: 1)]
+  }
+
+  /// Gives turns until nobody has anything to do; nil when that never happens.
+  static func settle(_ start: HandshakeWorld, _ order: Order) -> HandshakeWorld? {
     var world = start
     for _ in 0..<64 {
-      let moved = backFirst ? [world.backTurn(), world.frontTurn()] : [world.frontTurn(), world.backTurn()]
-      if !moved.contains(true) { return world }
+      var hasMoved = false
+      for end in order.ends {
+        for _ in 0..<order.steps {
+          guard end == .front ? world.frontTurn() : world.backTurn() else { break }
+          hasMoved = true
+        }
+      }
+      if !hasMoved { return world }
     }
     return nil
   }
