@@ -103,10 +103,7 @@ public final class Bus {
   /// - Returns: `.more` when changes are left to take.
   @discardableResult
   public func poll() -> PollOutcome {
-    for (path, error) in signal.take() {
-      sessions[path]?.close(because: error)
-      dirty.insert(path)
-    }
+    for (path, error) in signal.take() { sessions[path]?.close(because: error) }
     var budget = 64
     while budget > 0, let event = store.nextWatchEvent() {
       budget -= 1

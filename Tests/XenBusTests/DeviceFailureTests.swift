@@ -130,6 +130,17 @@ struct DeviceFailureTests {
     #expect(try rig.toolstack.isClosed(bad))
   }
 
+  @Test func failureAtEveryLookIsSaidOnce() throws {
+    try rig.store.setPermissions(
+      "\(bad.backendPath)/online", [XenstorePermission(rig.control.domain, .none)], in: nil)
+    _ = try settleBoth()
+    #expect(
+      try rig.error(of: rig.driverDomain, bad.backendPath)
+        == "22 xenstore read \(bad.backendPath)/online: its permissions forbid it")
+    #expect(try rig.state(bad.backendPath) == .closing)
+    try expectTheOtherDiskConnected()
+  }
+
   @Test func faultOfAQueueClosesOnlyItsDevice() throws {
     back.queues[bad.backendPath] = (StoppingQueue(), .protocolViolation("the request index jumped"))
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))

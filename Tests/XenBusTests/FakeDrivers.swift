@@ -10,12 +10,16 @@ final class CallLog {
   /// By the device's own path: the calls that fail there, and how.
   var failures: [String: [Call: DeviceError]] = [:]
 
+  /// By the device's own path: what else happens in the middle of a call.
+  var events: [String: [Call: () -> Void]] = [:]
+
   func calls(at path: String) -> [Call] { calls[path] ?? [] }
 
   func count(of call: Call, at path: String) -> Int { calls(at: path).count { $0 == call } }
 
   fileprivate func note(_ call: Call, _ device: XenbusDevice) throws(DeviceError) {
     calls[device.own.path, default: []].append(call)
+    events[device.own.path]?[call]?()
     if let failure = failures[device.own.path]?[call] { throw failure }
   }
 

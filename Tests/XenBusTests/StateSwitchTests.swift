@@ -49,14 +49,20 @@ struct StateSwitchTests {
     #expect(seen == [["1", "none"], ["2", "1"]])
   }
 
-  @Test func nothingIsWrittenWhereTheDeviceIsGone() throws {
+  @Test(arguments: [Call.probe, .offer]) func nothingIsWrittenWhereTheBackendHasGoneMeanwhile(call: Call) throws {
+    back.log.events[disk.backendPath] = [call: { [rig, disk] in try? rig.toolstack.remove(disk) }]
+    let backBus = try rig.backBus(back)
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(back.log.calls(at: disk.backendPath).last == .disconnect)
+  }
+
+  @Test(arguments: [Call.publish, .connect]) func nothingIsWrittenWhereTheFrontendHasGoneMeanwhile(call: Call) throws {
+    front.log.events[disk.frontendPath] = [call: { [rig, disk] in try? rig.toolstack.remove(disk) }]
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
     #expect(settle(frontBus, backBus))
-    try rig.store.remove("\(disk.backendPath)/state", in: nil)
-    try rig.write(disk.frontendPath, .closing)
-    #expect(settle(backBus))
-    #expect(try rig.directory(disk.backendPath).optionalString("state") == nil)
-    #expect(back.log.count(of: .disconnect, at: disk.backendPath) == 1)
+    #expect(try !rig.directory(disk.frontendPath).exists())
+    #expect(front.log.calls(at: disk.frontendPath).last == .disconnect)
   }
 
   @Test func sameStateWrittenAgainChangesNothing() throws {
