@@ -37,13 +37,17 @@ public struct BackendHandshake: Hashable, Sendable {
   private var isStale: Bool
   /// After the frontend has closed, offer again without waiting for it to begin: it was us who closed.
   private var restarts: Bool
+  /// It was our side that closed for a failure: Closed is written only when the frontend has taken notice, so that
+  /// whatever it begins afterwards is a new beginning.
+  private var failed = false
   private var leaves = false
 
   /// - Parameter own: what our own key says at the start.
   public init(own: XenbusState) {
     switch own {
     case .unknown, .initialising, .initWait: (isStale, restarts) = (false, false)
-    case .initialised, .connected, .closing, .closed, .reconfiguring, .reconfigured: (isStale, restarts) = (true, true)
+    case .closed: (phase, isStale, restarts) = (.closed, false, true)
+    case .initialised, .connected, .closing, .reconfiguring, .reconfigured: (isStale, restarts) = (true, true)
     }
   }
 
@@ -51,7 +55,7 @@ public struct BackendHandshake: Hashable, Sendable {
   public mutating func leave() { leaves = true }
 
   /// Something failed on our side: close, and offer again only when the frontend begins again.
-  public mutating func fail() { (phase, restarts, isStale) = (.closing, false, false) }
+  public mutating func fail() { (phase, restarts, isStale, failed) = (.closing, false, false, true) }
 
   /// What is to be done now that the frontend's key says `frontend`. Show it again after doing it, until it says
   /// ``Action/none``.
@@ -102,7 +106,8 @@ public struct BackendHandshake: Hashable, Sendable {
       }
     case .closing:
       if frontend.mayHoldRings { return .none }
-      phase = .closed
+      if failed, isWanted, frontend == .initialising || frontend == .initWait { return .none }
+      (phase, failed) = (.closed, false)
       return .disconnect(.closed)
     case .closed:
       // Without its frontend's directory a device is a zombie's.

@@ -18,6 +18,10 @@ public final class Bus {
       case .back(let driver): driver.type
       }
     }
+
+    /// Where a device's own directory says who its other end is.
+    var otherPathKey: String { if case .front = self { "backend" } else { "frontend" } }
+    var otherDomainKey: String { otherPathKey + "-id" }
   }
 
   private let platform: any Platform
@@ -26,8 +30,18 @@ public final class Bus {
   private let log: Logger
   private let home: String
   private let signal = BusSignal()
-  /// By watch token: where devices of one kind are looked for, and how many names lie between there and a device.
-  private var roots: [String: (path: String, depth: Int, drivers: Drivers)] = [:]
+  /// Where devices of one kind are looked for.
+  private struct Root {
+    let path: String
+    /// How many names lie between there and a device.
+    let depth: Int
+    let drivers: Drivers
+    /// False once unregistered; the watch stays, for the devices found so far.
+    var findsDevices = true
+  }
+
+  /// By watch token.
+  private var roots: [String: Root] = [:]
   private var sessions: [String: any DeviceSession] = [:]
   private var dirty: Set<String> = []
 
@@ -65,17 +79,17 @@ public final class Bus {
   }
 
   /// Finds no more devices of `type`; those found go on.
-  public func unregister(type: String) throws(XenstoreError) {
-    for (token, root) in roots where root.drivers.type == type {
-      try store.unwatch(root.path, token: token)
-      roots[token] = nil
-    }
+  public func unregister(type: String) {
+    for (token, root) in roots where root.drivers.type == type { roots[token]?.findsDevices = false }
   }
 
   private func watch(root path: String, depth: Int, _ drivers: Drivers) throws(XenstoreError) {
-    precondition(roots[Self.rootToken(path)] == nil, "one driver a type")
-    roots[Self.rootToken(path)] = (path, depth, drivers)
-    try store.watch(path, token: Self.rootToken(path))
+    let token = Self.rootToken(path)
+    let former = roots.updateValue(Root(path: path, depth: depth, drivers: drivers), forKey: token)
+    precondition(former?.findsDevices != true, "one driver a type")
+    // Setting a watch anew reports once, as the first time, and so finds what is there.
+    if former != nil { try store.unwatch(path, token: token) }
+    try store.watch(path, token: token)
   }
 
   // MARK: Running
@@ -127,8 +141,7 @@ public final class Bus {
 
   /// Withdraws from every device, as the protocol asks; ``isEmpty`` says when the other ends have let go.
   public func close() {
-    for path in roots.values.map(\.path) { try? store.unwatch(path, token: Self.rootToken(path)) }
-    roots = [:]
+    for token in roots.keys { roots[token]?.findsDevices = false }
     for session in sessions.values { session.leave() }
     dirty.formUnion(sessions.keys)
   }
@@ -161,42 +174,57 @@ public final class Bus {
     }
     guard let root = roots[event.token] else { return }
     let names = event.path.dropFirst(root.path.count).split(separator: "/")
-    if names.count >= root.depth {
-      consider(([root.path[...]] + names.prefix(root.depth)).joined(separator: "/"), root.drivers)
-    } else {
-      scan(event.path, depth: root.depth - names.count, root.drivers)
+    guard names.count >= root.depth else {
+      return scan(event.path, depth: root.depth - names.count, root)
     }
+    let path = ([root.path[...]] + names.prefix(root.depth)).joined(separator: "/")
+    let key = names.dropFirst(root.depth).first
+    if key == nil || key == "state" { dropIfMadeAnew(path, root) }
+    consider(path, root)
   }
 
   /// Considers every device `depth` names below `path`, and those that were there and may have gone.
-  private func scan(_ path: String, depth: Int, _ drivers: Drivers) {
-    guard depth > 0 else { return consider(path, drivers) }
+  private func scan(_ path: String, depth: Int, _ root: Root) {
+    guard depth > 0 else { return consider(path, root) }
     let names = (try? StoreDirectory(path, in: store).children()) ?? []
-    for name in names { scan("\(path)/\(name)", depth: depth - 1, drivers) }
+    for name in names { scan("\(path)/\(name)", depth: depth - 1, root) }
     dirty.formUnion(sessions.keys.filter { $0.hasPrefix(path + "/") })
   }
 
+  /// A device that was removed and made again between two polls is a new one; its other end may be elsewhere.
+  private func dropIfMadeAnew(_ path: String, _ root: Root) {
+    guard let session = sessions[path],
+      (try? session.device.isMadeAnew(otherPathKey: root.drivers.otherPathKey)) == true
+    else { return }
+    session.end()
+    forget(path)
+  }
+
   /// Something changed at or below a device's directory.
-  private func consider(_ path: String, _ drivers: Drivers) {
+  private func consider(_ path: String, _ root: Root) {
     dirty.insert(path)
-    guard sessions[path] == nil else { return }
+    guard root.findsDevices, sessions[path] == nil else { return }
     let own = StoreDirectory(path, in: store)
     do throws(DeviceError) {
-      let isFrontend = if case .front = drivers { true } else { false }
       // Half written: the rest gives another event.
       guard try own.optionalString("state") != nil,
-        let otherPath = try own.optionalString(isFrontend ? "backend" : "frontend")
+        let otherPath = try own.optionalString(root.drivers.otherPathKey)
       else { return }
-      let id = try own.number(isFrontend ? "backend-id" : "frontend-id", as: UInt16.self)
+      guard otherPath.hasPrefix("/") else {
+        throw .malformedKey(
+          path: own.path(of: root.drivers.otherPathKey), value: otherPath, expected: "an absolute path")
+      }
+      let id = try own.number(root.drivers.otherDomainKey, as: UInt16.self)
       let device = XenbusDevice(
-        type: drivers.type, own: own, other: StoreDirectory(otherPath, in: store), otherDomain: DomainID(rawValue: id),
-        platform: platform, queueHost: queueHost, signal: signal, log: log)
-      try watchOtherEnd(of: device)
-      sessions[path] =
-        switch drivers {
+        type: root.drivers.type, own: own, other: StoreDirectory(otherPath, in: store),
+        otherDomain: DomainID(rawValue: id), platform: platform, queueHost: queueHost, signal: signal, log: log)
+      let session: any DeviceSession =
+        switch root.drivers {
         case .front(let driver): try FrontendSession(device, driver)
         case .back(let driver): try BackendSession(device, driver)
         }
+      try watchOtherEnd(of: device)
+      sessions[path] = session
     } catch { refuse(own, error) }
   }
 
@@ -212,7 +240,7 @@ public final class Bus {
       // Our own Closing comes back as a change: it is said once.
       if XenbusState(key: try own.optionalString("state")) == .closing { return }
       own.writeError(error, home: home + "/")
-      try own.write([StoreEntry("state", XenbusState.closing.rawValue)])
+      _ = try own.switchState(to: .closing)
       log.error("\(own.path): \(error)")
     } catch { log.error("\(own.path): cannot even be refused: \(error)") }
   }

@@ -46,6 +46,8 @@ extension DeviceSession {
   }
 
   func close(because error: DeviceError) {
+    // Our own Closing comes back as a change: what fails at every look is said once.
+    if fault == error, (try? device.ownState()) == .closing { return }
     device.log.error("\(device.own.path): \(error)")
     device.writeError(error)
     do throws(DeviceError) {

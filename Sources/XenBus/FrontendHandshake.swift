@@ -81,7 +81,9 @@ public struct FrontendHandshake: Hashable, Sendable {
         return .publish(publishedState)
       // It believes in an earlier life of ours: end that first, since not every backend notices our Initialising.
       case .connected, .reconfiguring, .reconfigured: return close()
-      case .unknown, .initialising, .initialised, .closing, .closed: return .none
+      // It failed before it could offer, and takes up only a frontend that has closed.
+      case .closing: return stop(restarts: false)
+      case .unknown, .initialising, .initialised, .closed: return .none
       }
     case .published:
       switch backend {
@@ -124,6 +126,8 @@ public struct FrontendHandshake: Hashable, Sendable {
     case .connected: nil
     case .closing: "the backend to let go of our rings (Closing or Closed); it is \(backend)"
     case .closed where holdsPages && !backend.hasLetGo: "the backend to let go of our rings (Closed); it is \(backend)"
+    case .closed where refusesOffer && !leaves:
+      "the backend to take back the offer on which we failed, and to make another; it is \(backend)"
     case .closed: leaves ? nil : "the backend to offer the device again (InitWait); it is \(backend)"
     }
   }

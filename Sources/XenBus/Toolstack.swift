@@ -36,7 +36,8 @@ public struct Toolstack {
       frontend: [StoreEntry("virtual-device", number), StoreEntry("device-type", "disk")],
       backend: [
         StoreEntry("params", params), StoreEntry("type", "file"), StoreEntry("mode", isReadOnly ? "r" : "w"),
-        StoreEntry("removable", false), StoreEntry("bootable", true),
+        StoreEntry("removable", false), StoreEntry("bootable", true), StoreEntry("dev", Self.diskName(number)),
+        StoreEntry("device-type", "disk"), StoreEntry("discard-enable", !isReadOnly),
       ])
   }
 
@@ -52,9 +53,16 @@ public struct Toolstack {
       type: "vif", backendType: "vif", number: handle, to: guest, servedBy: driverDomain,
       frontend: [StoreEntry("handle", handle), StoreEntry("mac", mac), StoreEntry("mtu", mtu)],
       backend: [
-        StoreEntry("handle", handle), StoreEntry("mac", mac), StoreEntry("script", "none"),
+        StoreEntry("handle", handle), StoreEntry("mac", mac), StoreEntry("type", "vif"), StoreEntry("script", "none"),
         StoreEntry("hotplug-status", "connected"),
       ])
+  }
+
+  /// The name that a guest knows the disk by (docs/man/xen-vbd-interface.7.pandoc): `xvda`, or `xvda1` for a partition;
+  /// the plain number where it is no such disk.
+  private static func diskName(_ number: Int) -> String {
+    guard number >> 8 == 202, let letter = UnicodeScalar(UInt32(97 + (number & 0xF0) >> 4)) else { return "\(number)" }
+    return "xvd\(letter)" + (number & 0xF == 0 ? "" : "\(number & 0xF)")
   }
 
   private func add(
@@ -87,7 +95,10 @@ public struct Toolstack {
   public func unplug(_ device: Device) throws(DeviceError) {
     try StoreDirectory(device.backendPath, in: store).transaction { (back) throws(DeviceError) in
       guard try back.exists() else { return }
-      try back.write([StoreEntry("online", false), StoreEntry("state", XenbusState.closing.rawValue)])
+      try back.write([StoreEntry("online", false)])
+      // Who is closed already has nothing more to write, and stays so.
+      if XenbusState(key: try back.optionalString("state")) == .closed { return }
+      try back.write([StoreEntry("state", XenbusState.closing.rawValue)])
     }
   }
 

@@ -17,6 +17,8 @@ public final class XenbusDevice {
   public let log: Logger
   let queueHost: any QueueHost
   let signal: BusSignal
+  /// What our own key says, unless somebody else wrote it; nil before we have.
+  private var writtenState: XenbusState?
 
   init(
     type: String, own: StoreDirectory, other: StoreDirectory, otherDomain: DomainID, platform: any Platform,
@@ -74,20 +76,31 @@ public final class XenbusDevice {
     } catch { throw .eventChannel(error) }
   }
 
-  /// Writes `state` and `entries` in one transaction, provided that the device still exists.
-  ///
-  /// - Returns: false when the device's directory is gone.
   func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
-    try own.transaction { (own) throws(DeviceError) in
-      guard try own.optionalString("state") != nil else { return false }
-      try own.write(entries + [StoreEntry("state", state.rawValue)])
-      return true
-    }
+    let written = try own.switchState(to: state, entries)
+    if written { writtenState = state }
+    return written
+  }
+
+  /// Whether the directory is not the one that we know: removed, and made again by the toolstack before anybody looked.
+  func isMadeAnew(otherPathKey: String) throws(DeviceError) -> Bool {
+    if try own.optionalString(otherPathKey) ?? other.path != other.path { return true }
+    let state = try ownState()
+    return state == .initialising && writtenState != nil && writtenState != .initialising
   }
 
   func exists() throws(DeviceError) -> Bool { try own.optionalString("state") != nil }
 
-  func otherState() throws(DeviceError) -> XenbusState { XenbusState(key: try other.optionalString("state")) }
+  /// What the other end's key says; unknown also when we may not read it, because who may not read what lies above a
+  /// directory is not told that the directory is gone.
+  func otherState() throws(DeviceError) -> XenbusState {
+    do throws(DeviceError) {
+      return XenbusState(key: try other.optionalString("state"))
+    } catch {
+      if case .store(let error) = error, error.code == .permissionDenied { return .unknown }
+      throw error
+    }
+  }
 
   func ownState() throws(DeviceError) -> XenbusState { XenbusState(key: try own.optionalString("state")) }
 
@@ -95,6 +108,17 @@ public final class XenbusDevice {
 }
 
 extension StoreDirectory {
+  /// Writes `state` and `entries` in one transaction, provided that the device still exists.
+  ///
+  /// - Returns: false when the device's directory is gone.
+  func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
+    try transaction { (own) throws(DeviceError) in
+      guard try own.optionalString("state") != nil else { return false }
+      try own.write(entries + [StoreEntry("state", state.rawValue)])
+      return true
+    }
+  }
+
   /// Leaves the message where the toolstack looks for it: `error/<device>/error` in our home.
   func writeError(_ error: DeviceError, home: String) {
     let device = path.hasPrefix(home) ? String(path.dropFirst(home.count)) : path

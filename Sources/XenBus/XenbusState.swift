@@ -12,7 +12,7 @@ public enum XenbusState: UInt8, Hashable, Sendable, CaseIterable, CustomStringCo
 
   /// The state that a `state` key says; ``unknown`` for an absent key, and for whatever is not one of the nine numbers.
   public init(key value: String?) {
-    self = value.flatMap { UInt8($0) }.flatMap(XenbusState.init(rawValue:)) ?? .unknown
+    self = Self.allCases.first { String($0.rawValue) == value } ?? .unknown
   }
 
   public var description: String {

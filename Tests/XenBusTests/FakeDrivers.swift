@@ -1,0 +1,98 @@
+import XenBus
+import XenPlatform
+
+/// What a bus had a driver do.
+enum Call: Hashable { case probe, offer, publish, connect, start, disconnect, stop, release }
+
+/// The calls on every device of a driver, and the failures that a test ordered.
+final class CallLog {
+  private(set) var calls: [String: [Call]] = [:]
+  /// By the device's own path: the calls that fail there, and how.
+  var failures: [String: [Call: DeviceError]] = [:]
+
+  /// By the device's own path: what else happens in the middle of a call.
+  var events: [String: [Call: () -> Void]] = [:]
+
+  func calls(at path: String) -> [Call] { calls[path] ?? [] }
+
+  func count(of call: Call, at path: String) -> Int { calls(at: path).count { $0 == call } }
+
+  fileprivate func note(_ call: Call, _ device: XenbusDevice) throws(DeviceError) {
+    calls[device.own.path, default: []].append(call)
+    events[device.own.path]?[call]?()
+    if let failure = failures[device.own.path]?[call] { throw failure }
+  }
+
+  fileprivate func noteEnd(_ call: Call, _ device: XenbusDevice) { calls[device.own.path, default: []].append(call) }
+}
+
+/// A frontend driver that writes two keys and counts.
+final class FakeFrontend: FrontendDriver, Frontend {
+  let type: String
+  let publishedState: XenbusState
+  let log = CallLog()
+
+  init(type: String = "vbd", publishedState: XenbusState = .initialised) {
+    (self.type, self.publishedState) = (type, publishedState)
+  }
+
+  func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend {
+    try log.note(.probe, device)
+    return self
+  }
+
+  func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    try log.note(.publish, device)
+    return [StoreEntry("ring-ref", 8), StoreEntry("event-channel", 3)]
+  }
+
+  func connect(_ device: XenbusDevice) throws(DeviceError) { try log.note(.connect, device) }
+
+  func stop(_ device: XenbusDevice) { log.noteEnd(.stop, device) }
+
+  func release(_ device: XenbusDevice) { log.noteEnd(.release, device) }
+}
+
+/// A backend driver that offers one feature and counts.
+final class FakeBackend: BackendDriver, Backend {
+  let type: String
+  let log = CallLog()
+  /// By the device's own path: a queue to start, and what to say when it stops.
+  var queues: [String: (queue: any DataQueue, fault: DeviceError)] = [:]
+
+  init(type: String = "vbd") { self.type = type }
+
+  func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
+    try log.note(.probe, device)
+    return self
+  }
+
+  func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    try log.note(.offer, device)
+    return [StoreEntry("feature-x", true)]
+  }
+
+  func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    try log.note(.connect, device)
+    return [StoreEntry("sectors", 2048)]
+  }
+
+  func start(_ device: XenbusDevice) {
+    try? log.note(.start, device)
+    if let (queue, fault) = queues[device.own.path] { device.start(queue, name: "fake") { fault } }
+  }
+
+  func disconnect(_ device: XenbusDevice) {
+    log.noteEnd(.disconnect, device)
+    if let (queue, _) = queues[device.own.path] { device.stop(queue) }
+  }
+}
+
+/// A queue that stops at its first poll, as one does whose peer broke the ring.
+final class StoppingQueue: DataQueue {
+  private let wakeup = Wakeup()
+
+  var descriptors: [CInt] { [wakeup.descriptor] }
+
+  func poll(now: Uptime, budget: Int) -> PollOutcome { .stopped }
+}

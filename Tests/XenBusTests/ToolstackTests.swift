@@ -1,0 +1,174 @@
+import Testing
+import XenBus
+import XenPlatform
+
+/// X11: devices as libxl makes and removes them.
+struct ToolstackTests {
+  let rig: Rig
+
+  init() throws { rig = try Rig() }
+
+  private func contents(_ path: String) throws -> [String: String] {
+    let directory = rig.directory(path)
+    return Dictionary(uniqueKeysWithValues: try directory.children().map { ($0, try directory.string($0)) })
+  }
+
+  @Test func diskHasLibxlsKeys() throws {
+    let disk = try rig.toolstack.addVbd(
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "disk.img", isReadOnly: true)
+    #expect(
+      try contents("/local/domain/1/device/vbd/51712") == [
+        "backend": "/local/domain/2/backend/vbd/1/51712", "backend-id": "2", "state": "1", "virtual-device": "51712",
+        "device-type": "disk",
+      ])
+    #expect(
+      try contents("/local/domain/2/backend/vbd/1/51712") == [
+        "frontend": "/local/domain/1/device/vbd/51712", "frontend-id": "1", "online": "1", "removable": "0",
+        "bootable": "1", "state": "1", "dev": "xvda", "type": "file", "mode": "r", "device-type": "disk",
+        "discard-enable": "0", "params": "disk.img",
+      ])
+    #expect(disk.frontendPath == "/local/domain/1/device/vbd/51712")
+    #expect(disk.backendPath == "/local/domain/2/backend/vbd/1/51712")
+  }
+
+  @Test(arguments: [(51712, "xvda"), (51729, "xvdb1"), (51952, "xvdp"), (768, "768")])
+  func diskIsNamedByItsNumber(number: Int, name: String) throws {
+    #expect(try rig.directory(try rig.addDisk(number).backendPath).string("dev") == name)
+  }
+
+  @Test func cardHasLibxlsKeys() throws {
+    _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    #expect(
+      try contents("/local/domain/1/device/vif/0") == [
+        "backend": "/local/domain/2/backend/vif/1/0", "backend-id": "2", "state": "1", "handle": "0",
+        "mac": "00:16:3e:00:00:01", "mtu": "1500",
+      ])
+    #expect(
+      try contents("/local/domain/2/backend/vif/1/0") == [
+        "frontend": "/local/domain/1/device/vif/0", "frontend-id": "1", "online": "1", "state": "1", "handle": "0",
+        "mac": "00:16:3e:00:00:01", "type": "vif", "script": "none", "hotplug-status": "connected",
+      ])
+  }
+
+  @Test func permissionsAreLibxlsAndChildrenInheritThem() throws {
+    let disk = try rig.addDisk()
+    let frontends = [XenstorePermission(rig.guest.domain, .none), XenstorePermission(rig.driverDomain.domain, .read)]
+    let backends = [XenstorePermission(rig.driverDomain.domain, .none), XenstorePermission(rig.guest.domain, .read)]
+    for (path, expected) in [(disk.frontendPath, frontends), (disk.backendPath, backends)] {
+      for path in [path, path + "/state"] { #expect(try rig.store.permissions(path, in: nil) == expected) }
+    }
+  }
+
+  @Test func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
+    let disk = try rig.addDisk()
+    for (domain, path) in [(rig.guest, disk.backendPath), (rig.driverDomain, disk.frontendPath)] {
+      let theirs = StoreDirectory(path, in: try domain.openXenstore())
+      #expect(try theirs.string("state") == "1")
+      for key in ["state", "new-key"] {
+        #expect { try theirs.write([StoreEntry(key, 4)]) } throws: { isRefusal($0) }
+      }
+      #expect { try theirs.remove("state") } throws: { isRefusal($0) }
+    }
+  }
+
+  @Test func strangerReadsNothing() throws {
+    let disk = try rig.addDisk()
+    let stranger = try rig.xen.addDomain().openXenstore()
+    for path in [disk.backendPath, disk.frontendPath] {
+      #expect { try StoreDirectory(path, in: stranger).string("state") } throws: { isRefusal($0) }
+    }
+  }
+
+  private func isRefusal(_ error: any Error) -> Bool {
+    if case .store(let error) = error as? DeviceError { error.code == .permissionDenied } else { false }
+  }
+
+  @Test func bothHalvesAppearInOneTransaction() throws {
+    let store = rig.store
+    let seen = Sightings<[Bool]>()
+    let platform = ObservedPlatform(rig.control) {
+      seen.note(
+        ["/local/domain/1/device/vbd/51712/state", "/local/domain/2/backend/vbd/1/51712/state"].map {
+          (try? store.read($0, in: nil)) != nil
+        })
+    }
+    let disk = try Toolstack(on: platform).addVbd(
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "disk.img")
+    #expect(seen.all == [[false, false], [true, true]])
+    try Toolstack(on: platform).remove(disk)
+    #expect(seen.all == [[false, false], [true, true]])
+    #expect(try !rig.directory(disk.frontendPath).exists())
+  }
+
+  @Test func unpluggedDeviceIsClosedByItsBackend() throws {
+    let disk = try rig.addDisk()
+    let (front, back) = (FakeFrontend(), FakeBackend())
+    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
+    #expect(settle(frontBus, backBus))
+    #expect(try !rig.toolstack.isClosed(disk))
+    try rig.toolstack.unplug(disk)
+    #expect(try !rig.toolstack.isClosed(disk))
+    #expect(settle(frontBus, backBus))
+    #expect(try rig.toolstack.isClosed(disk))
+    #expect(front.log.calls(at: disk.frontendPath).last == .release)
+    #expect(back.log.calls(at: disk.backendPath).last == .disconnect)
+    #expect(backBus.report == [])
+  }
+
+  @Test func deviceWithoutFrontendIsUnplugged() throws {
+    let disk = try rig.addDisk()
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    try rig.toolstack.unplug(disk)
+    #expect(settle(backBus))
+    #expect(try rig.toolstack.isClosed(disk))
+  }
+
+  @Test func backendThatComesAfterTheUnplugClosesTheDevice() throws {
+    let disk = try rig.addDisk()
+    try rig.toolstack.unplug(disk)
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    #expect(try rig.toolstack.isClosed(disk))
+  }
+
+  @Test func closedBackendStaysClosedWhenUnplugged() throws {
+    let disk = try rig.addDisk()
+    let (frontBus, backBus) = (try rig.frontBus(FakeFrontend()), try rig.backBus(FakeBackend()))
+    #expect(settle(frontBus, backBus))
+    frontBus.close()
+    #expect(settle(frontBus, backBus))
+    #expect(try rig.state(disk.backendPath) == .closed)
+    try rig.toolstack.unplug(disk)
+    #expect(settle(frontBus, backBus))
+    #expect(try rig.toolstack.isClosed(disk))
+  }
+
+  @Test func unplugOfARemovedDeviceMakesNothing() throws {
+    let disk = try rig.addDisk()
+    try rig.toolstack.remove(disk)
+    try rig.toolstack.unplug(disk)
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(try rig.toolstack.isClosed(disk))
+  }
+
+  @Test func destroyRemovesADeviceWhoseBackendNeverCloses() throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.backendPath, .connected)
+    #expect(try rig.toolstack.destroy(disk, timeout: 0.05) == false)
+    #expect(try !rig.directory(disk.frontendPath).exists())
+    #expect(try !rig.directory(disk.backendPath).exists())
+  }
+
+  @Test func destroySaysThatTheBackendHasClosed() throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.backendPath, .closed)
+    #expect(try rig.toolstack.destroy(disk, timeout: 5))
+    #expect(try !rig.directory(disk.backendPath).exists())
+  }
+
+  @Test func timeoutsAreLibxls() {
+    #expect(Toolstack.destroyTimeout == 10)
+    #expect(Toolstack.hotplugTimeout == 40)
+  }
+}
