@@ -8,7 +8,8 @@ let package = Package(
   name: "swift-xen-examples",
   dependencies: [
     .package(name: "swift-xen", path: ".."),
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
   ],
   targets: [
     .executableTarget(
@@ -18,6 +19,15 @@ let package = Package(
         .product(name: "XenPlatform", package: "swift-xen"),
         .product(name: "XenRing", package: "swift-xen"),
       ],
-      swiftSettings: strict)
+      swiftSettings: strict),
+    .executableTarget(
+      name: "blk-back",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "XenNative", package: "swift-xen"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
   ]
 )
