@@ -9,6 +9,7 @@ let package = Package(
   dependencies: [
     .package(name: "swift-xen", path: ".."),
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-crypto.git", "3.0.0"..<"5.0.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
   ],
   targets: [
@@ -18,6 +19,17 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "XenPlatform", package: "swift-xen"),
         .product(name: "XenRing", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "demo",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
     .executableTarget(

@@ -1,4 +1,5 @@
 @_exported import BlkIf
+@_exported import XenRing
 
 /// Serves disks: a bus hands it each device of its type, and it asks for the store to serve.
 public struct BlkBackDriver: BackendDriver {

@@ -1,5 +1,5 @@
 @_exported import BlkIf
-import XenRing
+@_exported import XenRing
 
 /// A disk of ours that a backend serves (io/blkif.h), used from one thread: the one that polls its bus.
 ///

@@ -60,7 +60,7 @@ import XenNative
     var hasServed = false
     bus.run {
       let report = bus.report
-      if report != reported { report.filter { !reported.contains($0) }.forEach { print($0) } }
+      for line in report where !reported.contains(line) { print(line) }
       reported = report
       hasServed = hasServed || !report.isEmpty
       return stopRequested.load(ordering: .relaxed) || (path != nil && hasServed && report.isEmpty)
