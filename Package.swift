@@ -28,6 +28,7 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
+    .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing"], swiftSettings: strict),
   ]
 )
