@@ -3,6 +3,8 @@ import PackageDescription
 
 /// Every Swift target: strict memory safety, and a warning is an error.
 let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
 let package = Package(
   name: "swift-xen",
@@ -21,34 +23,35 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-system.git", from: "1.4.0"),
   ],
   targets: [
+    // C, as little as possible.
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
     .target(name: "CLinux", path: "Sources/Shims/CLinux"),
     .systemLibrary(
       name: "CXen", path: "Sources/Shims/CXen", pkgConfig: "xenstore xengnttab xenevtchn",
       providers: [.apt(["libxen-dev"])]),
+
+    // What drivers stand on.
     .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
-    .target(
-      name: "XenBus", dependencies: ["XenPlatform", .product(name: "Logging", package: "swift-log")],
-      swiftSettings: strict),
+    .target(name: "XenBus", dependencies: ["XenPlatform", logging], swiftSettings: strict),
+
+    // The drivers, and the wire that each pair shares.
     .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
-    .target(
-      name: "BlkBack", dependencies: ["BlkIf", "XenRing", .product(name: "SystemPackage", package: "swift-system")],
-      swiftSettings: strict),
+    .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
+
+    // The platforms.
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
+
+    .target(name: "CRingOracle", path: "Tests/CRingOracle"),
     .target(
       name: "PlatformConformance", dependencies: ["XenPlatform"], path: "Tests/PlatformConformance",
       swiftSettings: strict),
-    .testTarget(
-      name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
-    .target(name: "CRingOracle", path: "Tests/CRingOracle"),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle"], swiftSettings: strict),
-    .testTarget(
-      name: "BlkTests",
-      dependencies: ["BlkBack", "BlkFront", "XenLoopback", .product(name: "SystemPackage", package: "swift-system")],
-      swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
+    .testTarget(name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
+    .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
+    .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "XenLoopback", system], swiftSettings: strict),
   ]
 )

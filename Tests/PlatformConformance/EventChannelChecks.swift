@@ -84,6 +84,23 @@ let eventChannelChecks = [
     ends.binder.notify(ends.mine)
     try expectSilence(of: ends.allocator, "a stranger's unmask")
   },
+  PlatformCheck("portNumberUsedAgainLosesNoEvent") { platform in
+    // Closed while masked, while pending and while idle: what comes next under the same number starts clean.
+    let allocator = try platform.openEventChannels()
+    let binder = try platform.openEventChannels()
+    for round in 0..<30 {
+      let theirs = try allocator.allocateUnbound(for: platform.domain)
+      let mine = try binder.bindInterdomain(to: platform.domain, port: theirs)
+      binder.notify(mine)
+      try expectDelivery(of: theirs, by: allocator)
+      if round % 3 == 1 { binder.notify(mine) }
+      if round % 3 == 2 { allocator.unmask(theirs) }
+      binder.close(mine)
+      allocator.close(theirs)
+      // What was waiting when they were closed.
+      for handle in [allocator, binder] { while handle.nextPending() != nil {} }
+    }
+  },
   PlatformCheck("handleTakesItsPortsAlong") { platform in
     let allocator = try platform.openEventChannels()
     let theirs = try allocator.allocateUnbound(for: platform.domain)
