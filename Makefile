@@ -53,3 +53,7 @@ bench: deps
 xen-test: deps
 	@$(MAKE) -s deps PACKAGES="$(XEN_TEST_PACKAGES)" || { echo "xen-test: SKIPPED: $(XEN_TEST_PACKAGES) cannot be had"; exit 0; }; \
 	Tests/Xen/run
+
+demo: deps
+	swift build --package-path Examples -c release --product demo
+	Examples/.build/release/demo $(DEMO)

@@ -56,6 +56,10 @@ public final class Bus {
     home = "/local/domain/\(platform.domain.rawValue)"
   }
 
+  /// Queues are stopped and everything is let go of, as when a process ends; the states stay as they are. To take leave
+  /// of the other ends first, ``close()``.
+  deinit { for session in sessions.values { session.end() } }
+
   // MARK: Drivers
 
   /// Serves every device of the driver's type below `root` (by default `backend` in our home), now and later.
@@ -103,7 +107,11 @@ public final class Bus {
   /// - Returns: `.more` when changes are left to take.
   @discardableResult
   public func poll() -> PollOutcome {
-    for (path, error) in signal.take() { sessions[path]?.close(because: error) }
+    for (path, fault) in signal.take() {
+      guard let session = sessions[path], session.device.life == fault.life else { continue }
+      session.close(because: fault.error)
+      dirty.insert(path)
+    }
     var budget = 64
     while budget > 0, let event = store.nextWatchEvent() {
       budget -= 1

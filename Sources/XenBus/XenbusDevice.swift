@@ -17,6 +17,8 @@ public final class XenbusDevice {
   public let log: Logger
   let queueHost: any QueueHost
   let signal: BusSignal
+  /// How many queues have been started: what a queue of an earlier connection reports is not held against this one.
+  private(set) var life = 0
   /// What our own key says, unless somebody else wrote it; nil before we have.
   private var writtenState: XenbusState?
 
@@ -36,15 +38,16 @@ public final class XenbusDevice {
 
   /// Has `queue` polled from now on. When it stops by itself, the device is closed with the reason that `fault` gives.
   public func start(_ queue: any DataQueue, name: String, fault: @escaping @Sendable () -> DeviceError) {
-    let (signal, path) = (signal, own.path)
-    queueHost.start(queue, name: name) { signal.report(fault(), at: path) }
+    life += 1
+    let (signal, path, life) = (signal, own.path, life)
+    queueHost.start(queue, name: name) { signal.report(fault(), at: path, life: life) }
   }
 
   /// Returns when `queue` is polled no more.
   public func stop(_ queue: any DataQueue) { queueHost.stop(queue) }
 
-  /// Closes the device because of `error`, at the next turn of its bus. Any thread may call it.
-  public func report(_ error: DeviceError) { signal.report(error, at: own.path) }
+  /// Closes the device because of `error`, at the next turn of its bus.
+  public func report(_ error: DeviceError) { signal.report(error, at: own.path, life: life) }
 
   /// New zeroed pages of ours that the other end may map, copy and write.
   public func share(pageCount: Int) throws(DeviceError) -> GrantedPages {
@@ -130,15 +133,20 @@ extension StoreDirectory {
 
 /// What other threads tell a bus.
 final class BusSignal: Sendable {
-  let wakeup = Wakeup()
-  private let faults = Mutex<[String: DeviceError]>([:])
+  struct Fault: Sendable {
+    let error: DeviceError
+    let life: Int
+  }
 
-  func report(_ error: DeviceError, at path: String) {
-    faults.withLock { if $0[path] == nil { $0[path] = error } }
+  let wakeup = Wakeup()
+  private let faults = Mutex<[String: Fault]>([:])
+
+  func report(_ error: DeviceError, at path: String, life: Int) {
+    faults.withLock { $0[path] = Fault(error: error, life: life) }
     wakeup.signal()
   }
 
-  func take() -> [String: DeviceError] {
+  func take() -> [String: Fault] {
     wakeup.clear()
     return faults.withLock { faults in
       defer { faults = [:] }

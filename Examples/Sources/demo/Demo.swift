@@ -16,7 +16,8 @@ import Foundation
   @Option(help: ArgumentHelp("The raw image to copy; it is only read.", valueName: "file"))
   var image: String?
 
-  @Option(help: ArgumentHelp("Where the copy goes, in place of a temporary file; it is written over.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp("Where the copy goes, in place of a temporary file; it is written over.", valueName: "file"))
   var copy: String?
 
   func run() throws {
@@ -25,8 +26,7 @@ import Foundation
     defer { try? FileManager.default.removeItem(at: folder) }
     let source = try image ?? Ext4Image.make(in: folder).path
     let report = try DiskCopy(source: source, copy: copy ?? folder.appending(path: "copy.img").path).run()
-    print()
-    print(report)
+    say("\n" + report)
   }
 }
 

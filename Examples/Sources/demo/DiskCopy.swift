@@ -54,8 +54,10 @@ struct DiskCopy {
     let ring = (from.statistics, to.statistics)
     let negotiation = from.negotiation
     for device in devices { try toolstack.unplug(device) }
-    guard bus.run(seconds: 10, until: { bus.isEmpty && devices.allSatisfy { (try? toolstack.isClosed($0)) == true } })
-    else { throw DemoError("the disks do not close:\n" + bus.report.joined(separator: "\n")) }
+    guard bus.run(seconds: 10, until: { devices.allSatisfy { (try? toolstack.isClosed($0)) == true } }) else {
+      throw DemoError("the disks do not close:\n" + bus.report.joined(separator: "\n"))
+    }
+    for device in devices { try toolstack.remove(device) }
     let backends = driverDomainRun.stop()
     return try summary(seen, seconds, negotiation, Int(geometry.sectorCount) * 512, ring, backends)
   }
@@ -65,7 +67,8 @@ struct DiskCopy {
   }
 
   private func makeCopy(byteCount: UInt64) throws {
-    guard FileManager.default.createFile(atPath: copy, contents: nil), let file = FileHandle(forWritingAtPath: copy) else {
+    guard FileManager.default.createFile(atPath: copy, contents: nil), let file = FileHandle(forWritingAtPath: copy)
+    else {
       throw DemoError("the copy \(copy) cannot be written")
     }
     try file.truncate(atOffset: byteCount)
@@ -73,7 +76,8 @@ struct DiskCopy {
   }
 
   /// Reads chunks of the largest size that one request can carry, as many at once as the ring takes.
-  private func copyAll(_ from: BlkFrontDevice, _ to: BlkFrontDevice, _ bus: Bus, byteCount: Int) throws -> SHA256.Digest {
+  private func copyAll(_ from: BlkFrontDevice, _ to: BlkFrontDevice, _ bus: Bus, byteCount: Int) throws -> SHA256.Digest
+  {
     var progress = Progress()
     var meter = Meter("copied", total: byteCount)
     let chunk = BlkFrontDevice.maxByteCount

@@ -16,7 +16,8 @@ final class DriverDomain: Sendable {
       do {
         let bus = try Bus(on: platform, log: .quiet)
         try bus.register(
-          BlkBackDriver(whenClosed: { [self] _, statistics in closed.withLock { $0.append(statistics) } }, store: store))
+          BlkBackDriver(whenClosed: { [self] _, statistics in closed.withLock { $0.append(statistics) } }, store: store)
+        )
         bus.run { stopRequested.load(ordering: .relaxed) }
       } catch { print("the driver domain cannot start: \(error)") }
       stopped.signal()

@@ -14,10 +14,12 @@ enum Ext4Image {
       try Data(bytes).write(to: files.appending(path: "file-\(number)"))
     }
     let image = folder.appending(path: "disk.img")
-    print("making a \(megabytes) MiB ext4 image with 16 files in it")
+    say("making a \(megabytes) MiB ext4 image with 16 files in it")
     let process = Process()
     process.executableURL = URL(filePath: tool)
     process.arguments = ["-q", "-d", files.path, image.path, "\(megabytes)M"]
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle.nullDevice
     try process.run()
     process.waitUntilExit()
     guard process.terminationStatus == 0 else {

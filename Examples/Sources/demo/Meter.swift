@@ -16,9 +16,11 @@ struct Meter {
     let percent = total == 0 ? 100 : done * 100 / total
     guard percent / (isTerminal ? 1 : 25) != shown / (isTerminal ? 1 : 25) || shown < 0 else { return }
     shown = percent
-    let line = "\(isTerminal ? "\r" : "")\(verb) \(percent) %\(isTerminal ? "" : "\n")"
-    FileHandle.standardOutput.write(Data(line.utf8))
+    FileHandle.standardOutput.write(Data("\(isTerminal ? "\r" : "")\(verb) \(percent) %\(isTerminal ? "" : "\n")".utf8))
   }
 
-  func end() { if isTerminal { print() } }
+  func end() { if isTerminal { say("") } }
 }
+
+/// A line on standard output, at once: progress is no use in a buffer.
+func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
