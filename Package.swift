@@ -12,6 +12,8 @@ let package = Package(
     .library(name: "XenBus", targets: ["XenBus"]),
     .library(name: "BlkBack", targets: ["BlkBack"]),
     .library(name: "BlkFront", targets: ["BlkFront"]),
+    .library(name: "NetBack", targets: ["NetBack"]),
+    .library(name: "NetFront", targets: ["NetFront"]),
     .library(name: "XenLoopback", targets: ["XenLoopback"]),
     .library(name: "XenNative", targets: ["XenNative"]),
     .library(name: "PlatformConformance", targets: ["PlatformConformance"]),
@@ -36,6 +38,9 @@ let package = Package(
       name: "BlkBack", dependencies: ["BlkIf", "XenRing", .product(name: "SystemPackage", package: "swift-system")],
       swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
+    .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
+    .target(name: "NetBack", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
+    .target(name: "NetFront", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
     .target(
@@ -48,6 +53,10 @@ let package = Package(
     .testTarget(
       name: "BlkTests",
       dependencies: ["BlkBack", "BlkFront", "XenLoopback", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: strict),
+    .testTarget(
+      name: "NetTests",
+      dependencies: ["NetBack", "NetFront", "XenLoopback", .product(name: "SystemPackage", package: "swift-system")],
       swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
   ]
