@@ -14,6 +14,7 @@ let package = Package(
     .library(name: "BlkFront", targets: ["BlkFront"]),
     .library(name: "NetBack", targets: ["NetBack"]),
     .library(name: "NetFront", targets: ["NetFront"]),
+    .library(name: "Pcap", targets: ["Pcap"]),
     .library(name: "XenLoopback", targets: ["XenLoopback"]),
     .library(name: "XenNative", targets: ["XenNative"]),
     .library(name: "PlatformConformance", targets: ["PlatformConformance"]),
@@ -39,8 +40,10 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
-    .target(name: "NetBack", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
+    .target(name: "NetBack", dependencies: ["NetIf", "Pcap", "XenRing"], swiftSettings: strict),
     .target(name: "NetFront", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
+    .target(
+      name: "Pcap", dependencies: [.product(name: "SystemPackage", package: "swift-system")], swiftSettings: strict),
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
     .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
     .target(
@@ -57,6 +60,9 @@ let package = Package(
     .testTarget(
       name: "NetTests",
       dependencies: ["NetBack", "NetFront", "XenLoopback", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: strict),
+    .testTarget(
+      name: "PcapTests", dependencies: ["Pcap", .product(name: "SystemPackage", package: "swift-system")],
       swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
   ]
