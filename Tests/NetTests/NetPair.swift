@@ -44,7 +44,7 @@ final class NetPair {
       if let value { try directory.write([StoreEntry(key, value)]) } else { try directory.remove(key) }
     }
     try backBus.register(backend)
-    try frontBus.register(frontend ?? card)
+    try frontBus.register(frontend ?? card, at: device.frontendPath)
     scheduler.add(backBus, name: "backend's bus") { [backBus] _ in backBus.poll() }
     scheduler.add(frontBus, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }
   }
