@@ -74,11 +74,11 @@ public final class InProcessEnd: NetworkEnd, @unchecked Sendable {
   }
 
   public func give(to guest: inout FrameQueue) {
-    if giving.isEmpty {
-      wakesGuest.clear()
-      toGuest.withLock { swap(&$0, &giving) }
-    }
-    while !giving.isEmpty, guest.hasRoom {
+    // Also when there is no room, or the descriptor would stay readable; room is another reason to be called.
+    wakesGuest.clear()
+    while guest.hasRoom {
+      if giving.isEmpty { toGuest.withLock { swap(&$0, &giving) } }
+      guard !giving.isEmpty else { return }
       guest.put(giving[0])
       giving.removeFirst()
     }

@@ -61,6 +61,27 @@ struct NetworkEndTests {
     #expect(end.dropCount == 0)
   }
 
+  /// The guest has 256 pages out and as many frames wait in the queue; the rest waits in the mailbox, and nobody spins.
+  @Test func anEndWhoseGuestDoesNotReceiveSleeps() throws {
+    let end = InProcessEnd(capacity: 300)
+    let pair = try NetPair(end: end)
+    try pair.connect()
+    var sent = 0
+    for _ in 0..<400 {
+      let one = frame(sent)
+      while end.send(one.span) { sent += 1 }
+      pair.scheduler.round()
+    }
+    // The queue has taken the first mailbox whole, and the second one is full.
+    #expect(sent > 800)
+    var wait = pollfd(fd: try #require(end.wakeDescriptor), events: Int16(POLLIN), revents: 0)
+    // Safe: one entry of our own.
+    let ready = unsafe poll(&wait, 1, 0)
+    #expect(ready == 0)
+    #expect(pair.receive(sent), "\(pair.received.count) of \(sent)")
+    #expect(pair.card.statistics.rx.packets == UInt64(sent))
+  }
+
   /// The queue sleeps on its own thread, the card on this one; descriptors alone wake them.
   @Test func threadsWakeEachOther() throws {
     let loopback = Loopback()
