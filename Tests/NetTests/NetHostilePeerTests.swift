@@ -9,7 +9,10 @@ struct NetHostileFrontendTests {
   private let frontend = RawNetFrontend()
 
   private func pair(_ end: any NetworkEnd = EchoEnd()) throws -> NetPair {
-    let pair = try NetPair(backend: NetBackDriver { _ in end }, frontend: frontend)
+    let driver = NetBackDriver { device -> any NetworkEnd in
+      if device.own.path.hasSuffix("/0") { return end } else { return EchoEnd() }
+    }
+    let pair = try NetPair(backend: driver, frontend: frontend)
     let connected = pair.scheduler.run { frontend.isConnected && pair.backBus.isConnected }
     try #require(connected, "\(pair.frontBus.report + pair.backBus.report)")
     return pair
@@ -120,8 +123,15 @@ struct NetHostileFrontendTests {
     let error = try #require(try pair.backendError)
     #expect(error.hasPrefix("22 \(ring) ring: ") && error.contains("moved its request producer to \(producer)"))
     #expect(pair.scheduler.run { !frontend.isConnected })
-    #expect(other.isConnected)
     #expect(pair.loopback.grantCounts.mappedPages == 2)
+    try other.send(one.span)
+    other.push()
+    var answers: [[UInt8]] = []
+    let answered = pair.scheduler.run {
+      other.poll { answers.append($0.copied()) }
+      return !answers.isEmpty
+    }
+    #expect(answered && answers == [one])
   }
 
   @Test func framesWaitForPagesUntilTheyAreThere() throws {

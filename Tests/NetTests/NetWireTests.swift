@@ -81,7 +81,7 @@ struct NetWireTests {
     #expect(throws: NetTxRequestFault.notNegotiated(flags: flags)) { try parse(flags: flags).get() }
   }
 
-  /// Every combination of flags in a packet of up to five slots: the refusal covers exactly the packet's own.
+  /// Or a fragment would be taken for a packet, and an extra info for anything.
   @Test func aRefusalEndsWithItsPacket() {
     func slot(_ flags: UInt16, isExtraWithMore: Bool = false) -> NetIfTxRequest {
       NetIfTxRequest(gref: GrantReference(rawValue: isExtraWithMore ? 0x0101 : 0x0001), flags: flags, id: 5, size: 64)
