@@ -14,6 +14,9 @@ let package = Package(
     .library(name: "XenBus", targets: ["XenBus"]),
     .library(name: "BlkBack", targets: ["BlkBack"]),
     .library(name: "BlkFront", targets: ["BlkFront"]),
+    .library(name: "NetBack", targets: ["NetBack"]),
+    .library(name: "NetFront", targets: ["NetFront"]),
+    .library(name: "Pcap", targets: ["Pcap"]),
     .library(name: "XenLoopback", targets: ["XenLoopback"]),
     .library(name: "XenNative", targets: ["XenNative"]),
     .library(name: "PlatformConformance", targets: ["PlatformConformance"]),
@@ -39,6 +42,10 @@ let package = Package(
     .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
     .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
+    .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
+    .target(name: "NetBack", dependencies: ["NetIf", "Pcap", "XenRing"], swiftSettings: strict),
+    .target(name: "NetFront", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
+    .target(name: "Pcap", dependencies: [system], swiftSettings: strict),
 
     // The platforms.
     .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
@@ -53,5 +60,7 @@ let package = Package(
     .testTarget(name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
     .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "XenLoopback", system], swiftSettings: strict),
+    .testTarget(name: "NetTests", dependencies: ["NetBack", "NetFront", "XenLoopback", system], swiftSettings: strict),
+    .testTarget(name: "PcapTests", dependencies: ["Pcap", system], swiftSettings: strict),
   ]
 )

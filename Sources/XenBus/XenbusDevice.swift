@@ -49,10 +49,10 @@ public final class XenbusDevice {
   /// Closes the device because of `error`, at the next turn of its bus.
   public func report(_ error: DeviceError) { signal.report(error, at: own.path, life: life) }
 
-  /// New zeroed pages of ours that the other end may map, copy and write.
-  public func share(pageCount: Int) throws(DeviceError) -> GrantedPages {
+  /// New zeroed pages of ours that the other end may map and copy and, unless they are for reading only, write.
+  public func share(pageCount: Int, writable: Bool = true) throws(DeviceError) -> GrantedPages {
     do throws(GrantError) {
-      return try platform.grants.share(pageCount: pageCount, with: otherDomain, writable: true)
+      return try platform.grants.share(pageCount: pageCount, with: otherDomain, writable: writable)
     } catch { throw .grant(error) }
   }
 

@@ -6,6 +6,11 @@
   public var notificationsSuppressed: UInt64 = 0
 
   @inlinable public init() {}
+
+  public static func += (left: inout RingStatistics, right: RingStatistics) {
+    left.notificationsSent &+= right.notificationsSent
+    left.notificationsSuppressed &+= right.notificationsSuppressed
+  }
 }
 
 extension RingStatistics {

@@ -1,0 +1,53 @@
+import NetIf
+
+/// What a card's frames go to and come from: the one type that a user of ``NetBackDriver`` writes.
+///
+/// Each queue of a card calls it from its own thread, so it must be safe to call from several. It never blocks. Nothing
+/// has to be allocated for a frame: a frame for the guest is copied into the queue's own memory when it is put there.
+public protocol NetworkEnd: AnyObject, Sendable {
+  /// Takes frames that the guest has sent, in its order. They are valid during the call.
+  ///
+  /// - Parameter guest: where answers to the guest may be put.
+  func take(_ frames: Span<NetworkFrame>, answering guest: inout FrameQueue)
+
+  /// Puts the frames that have come from elsewhere. Called at each turn of the queue, and again when it has got room.
+  func give(to guest: inout FrameQueue)
+
+  /// Readable when ``give(to:)`` would put something; nil for an end that only answers.
+  var wakeDescriptor: CInt? { get }
+
+  /// Whether the link is up, as the guest is told when it connects.
+  var hasCarrier: Bool { get }
+}
+
+extension NetworkEnd {
+  public func give(to guest: inout FrameQueue) {}
+  public var wakeDescriptor: CInt? { nil }
+  public var hasCarrier: Bool { true }
+}
+
+/// One frame: an Ethernet header and what follows it, without the trailing checksum.
+public struct NetworkFrame: Sendable {
+  /// In memory of this process alone.
+  public let bytes: SharedBytes
+
+  public init(_ bytes: SharedBytes) { self.bytes = bytes }
+
+  /// Lends the bytes to be looked at in place, since no peer can change them.
+  public func withSpan<Result: ~Copyable, Failure: Error>(
+    _ body: (Span<UInt8>) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let start = unsafe UnsafePointer(bytes.baseAddress.assumingMemoryBound(to: UInt8.self))
+    // Safe: the frame is valid during the call that handed it over, and so during this one.
+    return try body(unsafe Span(_unsafeStart: start, count: bytes.count))
+  }
+}
+
+/// Sends every frame back as it came.
+public final class EchoEnd: NetworkEnd {
+  public init() {}
+
+  public func take(_ frames: Span<NetworkFrame>, answering guest: inout FrameQueue) {
+    for index in frames.indices { guest.put(frames[index]) }
+  }
+}

@@ -1,0 +1,177 @@
+@_exported import NetIf
+@_exported import XenRing
+
+/// A network card of ours that a backend connects to its network (io/netif.h), used from one thread: the one that polls
+/// its bus.
+///
+/// Register it with a bus, poll that until ``isConnected``, then ``send(_:)`` frames, ``push()`` them together, and take
+/// what arrives with ``poll(_:)``. When a backend goes away, what was in flight is counted as dropped; the device connects
+/// again when the backend comes back.
+public final class NetFrontDevice: FrontendDriver, Frontend {
+  public let type = "vif"
+  public let publishedState = XenbusState.connected
+  /// The card's own address; nil before the first connection, as the next two.
+  public private(set) var macAddress: MACAddress?
+  /// The card's number in its domain, where its directory says one.
+  public private(set) var handle: UInt32?
+  /// The largest payload of a frame, as the card's directory says and a page allows.
+  public private(set) var mtu: Int?
+  /// Whether the backend says that the link is up.
+  public private(set) var hasCarrier = false
+  /// What the two ends agreed on, at the last connection.
+  public private(set) var negotiation = Negotiation()
+  private var queue: NetFrontQueue?
+  /// Shared with the backend, but not in use: before it has connected, and until it has let go.
+  private var idleQueue: NetFrontQueue?
+  /// What former connections have counted.
+  private var counted = NetStatistics()
+  private var device: XenbusDevice?
+
+  public init() {}
+
+  public var isConnected: Bool { queue != nil }
+
+  // MARK: Frames
+
+  /// The longest frame that can be sent, in bytes: the MTU, an Ethernet header and a VLAN tag; zero before the first
+  /// connection.
+  public var maxFrameByteCount: Int { mtu.map { $0 + Self.frameOverhead } ?? 0 }
+
+  private static var frameOverhead: Int { NetIf.headerByteCount + NetIf.vlanTagByteCount }
+
+  /// Puts a frame, which is copied before this returns, with its header and its checksums but without its trailing one.
+  ///
+  /// - Throws: ``NetFrontError/busy`` when the ring is full: transmission then waits until ``poll(_:)`` has found
+  ///   responses. No error leaves anything of the frame behind.
+  public func send(_ frame: Span<UInt8>) throws(NetFrontError) {
+    guard let queue else { throw .notConnected }
+    guard hasCarrier else { throw .noCarrier }
+    guard frame.count >= NetIf.headerByteCount else { throw .tooShort(byteCount: frame.count) }
+    guard frame.count <= maxFrameByteCount else { throw .tooLong(byteCount: frame.count, limit: maxFrameByteCount) }
+    try queue.put(frame)
+  }
+
+  /// Shows the backend what was put since the last time, and notifies it unless it is awake.
+  public func push() { queue?.push() }
+
+  /// Hands over the frames that have arrived, in the backend's order, and makes their pages free for others. Never waits.
+  ///
+  /// - Parameter body: given a frame that the backend can still write, so copy it out once and look at the copy. It is
+  ///   valid during the call. The call may send and push, but neither poll nor let the bus poll.
+  /// - Returns: how many there were.
+  @discardableResult
+  public func poll(_ body: (_ frame: SharedBytes) -> Void) -> Int {
+    guard let queue else { return 0 }
+    do throws(DeviceError) { return try queue.poll(body) } catch {
+      stopUsing()
+      device?.report(error)
+      return 0
+    }
+  }
+
+  /// Whether ``send(_:)`` would find the ring full: ask again after a ``poll(_:)``.
+  public var waitsForSlots: Bool { queue.map { !$0.hasFreeSlots } ?? false }
+
+  /// Frames put and not yet answered.
+  public var inFlightCount: Int { queue?.inFlightCount ?? 0 }
+
+  /// Readable when ``poll(_:)`` has something to do; nil when not connected.
+  public var descriptor: CInt? { queue?.descriptor }
+
+  /// What the card has sent and received since it was made, over all its connections.
+  public var statistics: NetStatistics {
+    var sum = counted
+    if let queue { sum += queue.statistics }
+    return sum
+  }
+
+  // MARK: Frontend
+
+  public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend { self }
+
+  public func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    self.device = device
+    macAddress = try device.own.macAddress()
+    handle = try device.own.optionalNumber("handle")
+    negotiation = Negotiation()
+    mtu = try negotiateMTU(device.own)
+    try negotiateFeatures(with: device.other)
+    let entryCount = RingLayout.entryCount(
+      byteCount: xenPageSize, stride: RingLayout.stride(NetIfTxRequest.self, NetIfTxResponse.self))
+    let channel = try device.allocateEventChannel()
+    let txRing = try device.share(pageCount: 1)
+    let rxRing = try device.share(pageCount: 1)
+    let txPages = try device.share(pageCount: entryCount, writable: false)
+    let rxPages = try device.share(pageCount: entryCount)
+    let (txReference, rxReference) = (txRing.references[0], rxRing.references[0])
+    let queue = NetFrontQueue(
+      transmit: NetFrontTransmit(ring: FrontRing(initialising: txRing.takeRegion()), pages: txPages),
+      receive: NetFrontReceive(ring: FrontRing(initialising: rxRing.takeRegion()), pages: rxPages), channel: channel)
+    queue.postReceivePages()
+    idleQueue = queue
+    return [
+      StoreEntry("tx-ring-ref", txReference.rawValue), StoreEntry("rx-ring-ref", rxReference.rawValue),
+      StoreEntry("event-channel", channel.port.rawValue), StoreEntry("request-rx-copy", true),
+      StoreEntry("feature-rx-notify", true),
+      // Absent means that the first one is done: we neither leave checksums blank nor can do with blank ones.
+      StoreEntry("feature-no-csum-offload", true), StoreEntry("feature-ipv6-csum-offload", false),
+      StoreEntry("feature-sg", false), StoreEntry("feature-gso-tcpv4", false), StoreEntry("feature-gso-tcpv6", false),
+    ]
+  }
+
+  /// Our own directory's `mtu`, as far as one page holds its frames.
+  private func negotiateMTU(_ own: StoreDirectory) throws(DeviceError) -> Int {
+    let wanted = try own.optionalNumber("mtu", as: UInt16.self).map { Int($0) } ?? NetIf.defaultMTU
+    guard NetIf.mtuRange.contains(wanted) else {
+      throw .malformedKey(
+        path: own.path(of: "mtu"), value: "\(wanted)",
+        expected: "a number from \(NetIf.mtuRange.lowerBound) to \(NetIf.mtuRange.upperBound)")
+    }
+    let mtu = min(wanted, xenPageSize - Self.frameOverhead)
+    negotiation.add(
+      "mtu", frontend: "\(wanted)", backend: "any", agreed: "\(mtu)",
+      reason: mtu < wanted ? "without feature-sg a frame is one page at most" : "")
+    return mtu
+  }
+
+  private func negotiateFeatures(with backend: StoreDirectory) throws(DeviceError) {
+    let copies = try backend.flag("feature-rx-copy")
+    negotiation.add("feature-rx-copy", frontend: true, backend: copies)
+    guard copies else {
+      throw .unsupported(
+        "the backend does not offer feature-rx-copy (\(backend.path(of: "feature-rx-copy"))), "
+          + "and no other way to receive is used any more")
+    }
+    let offloads = try !backend.flag("feature-no-csum-offload")
+    negotiation.add("ipv4 checksum offload", frontend: false, backend: offloads)
+    for feature in Self.unusedFeatures { negotiation.add(feature, frontend: false, backend: try backend.flag(feature)) }
+    let queues = try backend.optionalNumber("multi-queue-max-queues", as: UInt32.self) ?? 1
+    negotiation.add(
+      "queues", frontend: "1", backend: "\(queues)", agreed: "1",
+      reason: queues > 1 ? "the frontend does not use more" : "")
+  }
+
+  private static let unusedFeatures = [
+    "feature-ipv6-csum-offload", "feature-sg", "feature-gso-tcpv4", "feature-gso-tcpv6", "feature-split-event-channels",
+    "feature-multicast-control", "feature-ctrl-ring",
+  ]
+
+  public func connect(_ device: XenbusDevice) throws(DeviceError) {
+    hasCarrier = try device.other.optionalNumber("carrier", as: UInt32.self) ?? 1 != 0
+    queue = idleQueue.take()
+    // Once more for all that we pushed before the backend was listening.
+    queue?.kick()
+  }
+
+  public func stop(_ device: XenbusDevice) { stopUsing() }
+
+  public func release(_ device: XenbusDevice) { idleQueue = nil }
+
+  private func stopUsing() {
+    guard let queue = queue.take() else { return }
+    counted += queue.statistics
+    counted.tx.drops &+= UInt64(queue.inFlightCount)
+    hasCarrier = false
+    idleQueue = queue
+  }
+}

@@ -1,0 +1,91 @@
+import NetBack
+import NetFront
+import Testing
+import XenLoopback
+
+/// The way in and out of Connected, with the card's pages and ports counted.
+struct NetLifecycleTests {
+  @Test(arguments: 1...50)
+  func cardUnpluggedInMidTrafficLeavesNothingBehind(seed: UInt64) throws {
+    var closed: [NetStatistics] = []
+    let pair = try NetPair(
+      seed: seed, backend: NetBackDriver(whenClosed: { closed.append($1) }) { _ in EchoEnd() })
+    try pair.connect()
+    #expect(pair.loopback.grantCounts.sharedPages == 514 && pair.loopback.grantCounts.mappedPages == 2)
+    var put: UInt64 = 0
+    let one = frame(1)
+    func traffic() throws {
+      while pair.card.isConnected, !pair.card.waitsForSlots, put < 400 {
+        try pair.card.send(one.span)
+        put += 1
+      }
+      pair.card.push()
+      pair.pollCard()
+    }
+    _ = try pair.scheduler.run(turns: Int(seed)) {
+      try traffic()
+      return false
+    }
+    try pair.toolstack.unplug(pair.device)
+    let done = try pair.scheduler.run {
+      try traffic()
+      return try pair.toolstack.isClosed(pair.device) && pair.holdsNothing
+    }
+    #expect(done, "seed \(seed): \(pair.loopback.grantCounts), \(pair.loopback.openPortCount) ports")
+    let card = pair.card.statistics
+    #expect(card.tx.packets + card.tx.drops == put, "seed \(seed): every frame is sent or dropped")
+    #expect(closed.count == 1 && closed[0].tx.packets >= card.tx.packets)
+    #expect(closed[0].rx.packets + closed[0].rx.drops == closed[0].tx.packets)
+    try pair.toolstack.remove(pair.device)
+    _ = pair.scheduler.run(turns: 50) { false }
+    #expect(pair.frontBus.report.isEmpty && pair.backBus.report.isEmpty)
+  }
+
+  @Test(arguments: 1...50)
+  func restartedBackendIsFollowedInMidTraffic(seed: UInt64) throws {
+    let pair = try NetPair(seed: seed, end: EchoEnd())
+    try pair.connect()
+    let one = frame(1)
+    for _ in 0..<100 { try pair.card.send(one.span) }
+    pair.card.push()
+    _ = pair.scheduler.run(turns: Int(seed % 7)) { false }
+    pair.backBus.close()
+    let left = pair.scheduler.run {
+      pair.pollCard()
+      return pair.backBus.isEmpty && pair.holdsNothing
+    }
+    #expect(left, "seed \(seed): \(pair.loopback.grantCounts), \(pair.loopback.openPortCount) ports")
+    pair.scheduler.remove(pair.backBus)
+    let before = pair.received.count
+    let bus = try Bus(on: pair.driverDomain, queueHost: pair.scheduler, log: .silent)
+    try bus.register(NetBackDriver { _ in EchoEnd() })
+    pair.scheduler.add(bus, name: "second backend's bus") { _ in bus.poll() }
+    #expect(pair.scheduler.run { bus.isConnected && pair.card.isConnected }, "seed \(seed): \(bus.report)")
+    let sent = (0..<10).map { frame(1000 + $0, byteCount: 500) }
+    for one in sent { try pair.card.send(one.span) }
+    pair.card.push()
+    #expect(pair.receive(before + 10))
+    #expect(Array(pair.received.suffix(10)) == sent)
+    let counts = pair.card.statistics.tx
+    #expect(counts.packets + counts.drops == 110, "seed \(seed)")
+  }
+
+  @Test func cardThatLeavesGivesEverythingBack() throws {
+    let pair = try NetPair(end: EchoEnd())
+    try pair.connect()
+    pair.frontBus.close()
+    #expect(pair.scheduler.run { pair.frontBus.isEmpty && pair.holdsNothing })
+    let one = frame(1)
+    #expect(throws: NetFrontError.notConnected) { try pair.card.send(one.span) }
+    #expect(pair.card.poll { _ in } == 0 && pair.card.descriptor == nil)
+  }
+
+  @Test func negotiationSaysWhatIsOffAndWhy() throws {
+    let pair = try NetPair(end: EchoEnd())
+    try pair.connect()
+    let lines = Dictionary(uniqueKeysWithValues: pair.card.negotiation.lines.map { ($0.feature, $0) })
+    #expect(lines["feature-rx-copy"]?.agreed == "on")
+    #expect(lines["feature-sg"]?.agreed == "off" && lines["feature-sg"]?.reason == "neither side offers it")
+    #expect(lines["mtu"]?.agreed == "1500" && lines["queues"]?.agreed == "1")
+  }
+}

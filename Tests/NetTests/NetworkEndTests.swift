@@ -1,0 +1,181 @@
+import Glibc
+import NetBack
+import NetFront
+import Pcap
+import Synchronization
+import SystemPackage
+import Testing
+import XenLoopback
+
+/// The ends that come with the library, and the line in which frames wait.
+struct NetworkEndTests {
+  @Test func frameQueueKeepsOrderAndBoundsAcrossItsWrap() {
+    var queue = FrameQueue(capacity: 3)
+    for number in 0..<10 {
+      let (one, two) = (frame(number, byteCount: 14 + number), frame(number + 100, byteCount: 4096))
+      let (first, second) = (queue.put(one.span), queue.put(two.span))
+      #expect(first && second)
+      let (count, hasRoom) = (queue.count, queue.hasRoom)
+      #expect(count == 2 && hasRoom)
+      let (firstBytes, secondBytes) = (queue[0].bytes.copied(), queue[1].bytes.copied())
+      #expect(firstBytes == one && secondBytes == two)
+      queue.removeFirst(2)
+    }
+    let fits = frame(1)
+    for _ in 0..<3 { queue.put(fits.span) }
+    let full = queue.put(fits.span)
+    queue.removeFirst()
+    let (short, long) = ([UInt8](repeating: 0, count: 13), [UInt8](repeating: 0, count: 4097))
+    let (tooShort, tooLong) = (queue.put(short.span), queue.put(long.span))
+    let (drops, count) = (queue.dropCount, queue.count)
+    #expect(!full && !tooShort && !tooLong && drops == 3 && count == 2)
+  }
+
+  @Test(arguments: 1...20)
+  func inProcessEndCarriesBothWays(seed: UInt64) throws {
+    let end = InProcessEnd(capacity: 16)
+    let pair = try NetPair(seed: seed, end: end)
+    try pair.connect()
+    let count = 600
+    var (toCard, fromCard) = (0, 0)
+    var arrived: [[UInt8]] = []
+    let done = try pair.scheduler.run(turns: 50_000) {
+      if toCard < count {
+        let one = frame(toCard, byteCount: 14 + toCard)
+        if end.send(one.span) { toCard += 1 }
+      }
+      // The card waits for what it sends to be received: the end's mailbox is small.
+      if fromCard < count, fromCard - arrived.count < 16 {
+        let one = frame(fromCard, byteCount: 614 - fromCard)
+        try pair.card.send(one.span)
+        fromCard += 1
+      }
+      pair.card.push()
+      pair.pollCard()
+      end.receive { arrived.append($0.bytes.copied()) }
+      return pair.received.count == count && arrived.count == count
+    }
+    #expect(done, "seed \(seed): \(pair.received.count) received, \(arrived.count) arrived")
+    #expect(pair.received == (0..<count).map { frame($0, byteCount: 14 + $0) }, "seed \(seed)")
+    #expect(arrived == (0..<count).map { frame($0, byteCount: 614 - $0) }, "seed \(seed)")
+    #expect(end.dropCount == 0)
+  }
+
+  /// The guest has 256 pages out and as many frames wait in the queue; the rest waits in the mailbox, and nobody spins.
+  @Test func anEndWhoseGuestDoesNotReceiveSleeps() throws {
+    let end = InProcessEnd(capacity: 300)
+    let pair = try NetPair(end: end)
+    try pair.connect()
+    var sent = 0
+    for _ in 0..<400 {
+      let one = frame(sent)
+      while end.send(one.span) { sent += 1 }
+      pair.scheduler.round()
+    }
+    // The queue has taken the first mailbox whole, and the second one is full.
+    #expect(sent > 800)
+    var wait = pollfd(fd: try #require(end.wakeDescriptor), events: Int16(POLLIN), revents: 0)
+    // Safe: one entry of our own.
+    let ready = unsafe poll(&wait, 1, 0)
+    #expect(ready == 0)
+    #expect(pair.receive(sent), "\(pair.received.count) of \(sent)")
+    #expect(pair.card.statistics.rx.packets == UInt64(sent))
+  }
+
+  /// The queue sleeps on its own thread, the card on this one; descriptors alone wake them.
+  @Test func threadsWakeEachOther() throws {
+    let loopback = Loopback()
+    let domainZero = loopback.addDomain()
+    let guest = loopback.addDomain()
+    let backBus = try Bus(on: domainZero, log: .silent)
+    let frontBus = try Bus(on: guest, log: .silent)
+    let card = NetFrontDevice()
+    let end = InProcessEnd()
+    let device = try Toolstack(on: domainZero).addVif(
+      to: guest.domain, servedBy: domainZero.domain, mac: "00:16:3e:00:00:01")
+    try backBus.register(NetBackDriver { _ in end })
+    try frontBus.register(card)
+    let both = { (condition: () -> Bool) in
+      frontBus.run(seconds: 10) {
+        backBus.poll()
+        return condition()
+      }
+    }
+    #expect(both { card.isConnected && backBus.isConnected })
+    for number in 0..<2000 {
+      let sent = frame(number)
+      var received: [UInt8]?
+      if number % 2 == 0 {
+        try card.send(sent.span)
+        card.push()
+        while received == nil {
+          Wakeup.wait(for: end.descriptor, timeout: 1000)
+          end.receive { received = $0.bytes.copied() }
+        }
+      } else {
+        end.send(sent.span)
+        while received == nil {
+          Wakeup.wait(for: try #require(card.descriptor), timeout: 1000)
+          card.poll { received = $0.copied() }
+        }
+      }
+      try #require(received == sent)
+    }
+    try Toolstack(on: domainZero).unplug(device)
+    #expect(both { backBus.isEmpty && loopback.openPortCount == 0 })
+    #expect(loopback.grantCounts.sharedPages == 0)
+  }
+
+  @Test func tapRecordsBothWaysAndWhatTheEndsDo() throws {
+    let file = try TemporaryPath()
+    let time = Atomic<UInt64>(1_700_000_000_000_000_000)
+    let tap = PcapTap(EchoEnd(), into: try PcapWriter(path: file.path)) {
+      time.wrappingAdd(1, ordering: .relaxed).oldValue
+    }
+    let pair = try NetPair(end: tap)
+    try pair.connect()
+    let sent = (0..<5).map { frame($0, byteCount: 60 + 100 * $0) }
+    for (number, one) in sent.enumerated() {
+      try pair.card.send(one.span)
+      pair.card.push()
+      #expect(pair.receive(number + 1))
+    }
+    tap.flush()
+    #expect(tap.failure == nil)
+    var reader = try PcapReader(path: file.path)
+    var packets: [PcapPacket] = []
+    while let packet = try reader.next() { packets.append(packet) }
+    #expect(packets.map(\.bytes) == sent.flatMap { [$0, $0] })
+    #expect(packets.map(\.nanoseconds) == (0..<10).map { 1_700_000_000_000_000_000 + UInt64($0) })
+  }
+
+  @Test func tapWhoseFileFailsLetsTheTrafficGoOn() throws {
+    let tap = PcapTap(EchoEnd(), into: try PcapWriter(path: "/dev/full"))
+    let pair = try NetPair(end: tap)
+    try pair.connect()
+    let one = frame(1)
+    for number in 0..<3 {
+      try pair.card.send(one.span)
+      pair.card.push()
+      #expect(pair.receive(number + 1))
+      tap.flush()
+    }
+    #expect(tap.failure == .cannotWrite("/dev/full", .noSpace))
+  }
+}
+
+/// A name for a file that is removed in the end.
+final class TemporaryPath {
+  let path: FilePath
+
+  init() throws {
+    var template = Array("/tmp/swift-xen-XXXXXX\0".utf8CString)
+    // Safe: mkstemp writes within the string that it was given.
+    let descriptor = unsafe template.withUnsafeMutableBufferPointer { unsafe mkstemp($0.baseAddress!) }
+    try #require(descriptor >= 0)
+    path = FilePath(String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    _ = close(descriptor)
+  }
+
+  deinit { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
+}
