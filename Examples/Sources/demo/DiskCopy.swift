@@ -23,43 +23,36 @@ struct DiskCopy {
   }
 
   func run() throws -> String {
-    let loopback = Loopback()
-    let domainZero = loopback.addDomain()
-    let driverDomain = loopback.addDomain()
-    let guest = loopback.addDomain()
     let sourceStore = try store(source, isReadOnly: true)
     try makeCopy(byteCount: sourceStore.geometry.sectorCount * 512)
     let stores = [source: sourceStore, copy: try store(copy, isReadOnly: false)]
-    let driverDomainRun = DriverDomain(driverDomain) { (device) throws(DeviceError) in
-      guard let store = stores[try device.own.string("params")] else { throw .resource("no such image") }
-      return store
+    let backends = Told<BlkBackStatistics>()
+    let machine = try Machine { bus in
+      try bus.register(
+        BlkBackDriver(whenClosed: { backends.tell($1) }) { (device) throws(DeviceError) in
+          guard let store = stores[try device.own.string("params")] else { throw .resource("no such image") }
+          return store
+        })
     }
-    let toolstack = try Toolstack(on: domainZero)
-    let bus = try Bus(on: guest, log: .quiet)
     let from = BlkFrontDevice()
     let to = BlkFrontDevice()
     var devices: [Toolstack.Device] = []
     for (number, disk, path) in [(51712, from, source), (51728, to, copy)] {
-      let device = try toolstack.addVbd(
-        number, to: guest.domain, servedBy: driverDomain.domain, params: path, isReadOnly: path == source)
+      let device = try machine.toolstack.addVbd(
+        number, to: machine.guest.domain, servedBy: machine.driverDomain.domain, params: path,
+        isReadOnly: path == source)
       devices.append(device)
-      try bus.register(disk, at: device.frontendPath)
+      try machine.bus.register(disk, at: device.frontendPath)
     }
-    guard bus.run(seconds: 10, until: { from.isConnected && to.isConnected }), let geometry = from.geometry else {
-      throw DemoError("the disks do not connect:\n" + bus.report.joined(separator: "\n"))
-    }
+    try machine.connect { from.isConnected && to.isConnected }
+    let byteCount = Int(sourceStore.geometry.sectorCount) * 512
     let start = Date()
-    let seen = try copyAll(from, to, bus, byteCount: Int(geometry.sectorCount) * 512)
+    let seen = try copyAll(from, to, machine, byteCount: byteCount)
     let seconds = Date().timeIntervalSince(start)
-    let ring = (from.statistics, to.statistics)
+    let rings = [from, to].compactMap(\.statistics)
     let negotiation = from.negotiation
-    for device in devices { try toolstack.unplug(device) }
-    guard bus.run(seconds: 10, until: { devices.allSatisfy { (try? toolstack.isClosed($0)) == true } }) else {
-      throw DemoError("the disks do not close:\n" + bus.report.joined(separator: "\n"))
-    }
-    for device in devices { try toolstack.remove(device) }
-    let backends = driverDomainRun.stop()
-    return try summary(seen, seconds, negotiation, Int(geometry.sectorCount) * 512, ring, backends)
+    try machine.shutDown(devices)
+    return try summary(seen, seconds, negotiation, byteCount, rings, backends.all)
   }
 
   private func store(_ path: String, isReadOnly: Bool) throws -> FileStore {
@@ -76,7 +69,8 @@ struct DiskCopy {
   }
 
   /// Reads chunks of the largest size that one request can carry, as many at once as the ring takes.
-  private func copyAll(_ from: BlkFrontDevice, _ to: BlkFrontDevice, _ bus: Bus, byteCount: Int) throws -> SHA256.Digest
+  private func copyAll(_ from: BlkFrontDevice, _ to: BlkFrontDevice, _ machine: Machine, byteCount: Int) throws
+    -> SHA256.Digest
   {
     var progress = Progress()
     var meter = Meter("copied", total: byteCount)
@@ -122,34 +116,25 @@ struct DiskCopy {
           progress.written += 1
         }
       meter.show(min(progress.written * chunk, byteCount))
-      if done == 0 { sleep(bus, [from, to]) }
+      if done == 0 { machine.sleep(from.descriptor, to.descriptor) }
     }
-    if failure == nil { try flush(to, bus) }
+    if failure == nil { try flush(to, machine) }
     if let failure { throw DemoError(failure) }
     meter.end()
     return progress.hash.finalize()
   }
 
-  private func flush(_ disk: BlkFrontDevice, _ bus: Bus) throws {
+  private func flush(_ disk: BlkFrontDevice, _ machine: Machine) throws {
     try disk.flush(tag: 0)
     disk.push()
     var result: BlkFrontCompletion.Result?
-    while result == nil { if disk.poll({ result = $0.result }) == 0 { sleep(bus, [disk]) } }
+    while result == nil { if disk.poll({ result = $0.result }) == 0 { machine.sleep(disk.descriptor) } }
     guard result == .succeeded else { throw DemoError("the copy cannot be flushed") }
-  }
-
-  /// Until a backend answers, or something changes in the store.
-  private func sleep(_ bus: Bus, _ disks: [BlkFrontDevice]) {
-    var waits = (bus.descriptors + disks.compactMap(\.descriptor)).map {
-      pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
-    }
-    _ = Wakeup.wait(for: &waits, timeout: 1000)
-    bus.poll()
   }
 
   private func summary(
     _ seen: SHA256.Digest, _ seconds: Double, _ negotiation: Negotiation, _ byteCount: Int,
-    _ ring: (RingStatistics?, RingStatistics?), _ backends: [BlkBackStatistics]
+    _ rings: [RingStatistics], _ backends: [BlkBackStatistics]
   ) throws -> String {
     let hashes = [try hash(source), seen.hex, try hash(copy)]
     guard Set(hashes).count == 1 else {
@@ -157,10 +142,8 @@ struct DiskCopy {
         "the three differ:\n  source \(hashes[0])\n  guest  \(hashes[1])\n  copy   \(hashes[2])")
     }
     let requests = backends.map { $0.readRequests + $0.writeRequests + $0.flushRequests }.reduce(0, +)
-    let sent = [ring.0, ring.1].compactMap { $0?.notificationsSent }.reduce(0, +)
-    let suppressed = [ring.0, ring.1].compactMap { $0?.notificationsSuppressed }.reduce(0, +)
-    let backSent = backends.map(\.ring.notificationsSent).reduce(0, +)
-    let backSuppressed = backends.map(\.ring.notificationsSuppressed).reduce(0, +)
+    let front = rings.reduce(into: RingStatistics()) { $0 += $1 }
+    let back = backends.map(\.ring).reduce(into: RingStatistics()) { $0 += $1 }
     return """
       SHA-256 of the source            \(hashes[0])
       SHA-256 of what the guest saw    \(hashes[1])
@@ -173,8 +156,8 @@ struct DiskCopy {
       bytes                            \(byteCount)
       requests                         \(requests)
       MB/s                             \(String(format: "%.0f", Double(byteCount) / seconds / 1e6))
-      notifications by the frontends   \(sent) sent, \(suppressed) suppressed
-      notifications by the backends    \(backSent) sent, \(backSuppressed) suppressed
+      notifications by the frontends   \(front.notificationsSent) sent, \(front.notificationsSuppressed) suppressed
+      notifications by the backends    \(back.notificationsSent) sent, \(back.notificationsSuppressed) suppressed
       """
   }
 
