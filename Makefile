@@ -38,6 +38,7 @@ deps:
 
 lint:
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
+	docs/check
 
 build: deps
 	swift build
