@@ -7,11 +7,11 @@ PACKAGES = libxen-dev pkg-config e2fsprogs valgrind
 # The emulator that boots a real Xen, and what its image is made with.
 XEN_TEST_PACKAGES = qemu-system-x86 cpio xz-utils
 SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \
-  Examples/Package.swift Examples/Sources
+  Examples/Package.swift Examples/Sources Examples/Tests
 
 help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
-	@echo "make test        lint, every test, and the cost of the hot paths"
+	@echo "make test        lint, every test, the examples, and the cost of the hot paths"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
 	@echo "make xen-test    the drivers on a real Xen against Linux's own, emulated (SKIPPED where there is no QEMU)"
 	@echo "make lint        check the layout of the Swift sources"
@@ -45,6 +45,8 @@ build: deps
 
 test: deps lint
 	swift test --disable-xctest
+	@$(MAKE) -s bench
+	swift test --package-path Examples --disable-xctest
 
 # Each fails when a path costs more than the .txt file beside it allows.
 bench: deps

@@ -55,12 +55,15 @@ let package = Package(
     .target(
       name: "PlatformConformance", dependencies: ["XenPlatform"], path: "Tests/PlatformConformance",
       swiftSettings: strict),
-    .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle"], swiftSettings: strict),
-    .testTarget(name: "XenBusTests", dependencies: ["XenBus", "XenLoopback"], swiftSettings: strict),
+    .target(
+      name: "TestSupport", dependencies: ["XenBus", "XenLoopback", "XenRing", logging, system], path: "Tests/Support",
+      swiftSettings: strict),
+    .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback"], swiftSettings: strict),
     .testTarget(name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
-    .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "XenLoopback", system], swiftSettings: strict),
-    .testTarget(name: "NetTests", dependencies: ["NetBack", "NetFront", "XenLoopback", system], swiftSettings: strict),
-    .testTarget(name: "PcapTests", dependencies: ["Pcap", system], swiftSettings: strict),
+    .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "NetTests", dependencies: ["NetBack", "NetFront", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
   ]
 )

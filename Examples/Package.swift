@@ -44,5 +44,8 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
+    // Runs the programs above as processes.
+    .testTarget(
+      name: "ExampleTests", dependencies: [.product(name: "Crypto", package: "swift-crypto")], swiftSettings: strict),
   ]
 )

@@ -1,5 +1,6 @@
 import BlkBack
 import BlkFront
+import TestSupport
 import Testing
 import XenLoopback
 
@@ -13,18 +14,18 @@ struct BlkDeviceFaultTests {
 
   /// Runs until the backend has closed the device, and gives its message.
   private func refusal(_ pair: BlkPair, otherRings: Int = 0) throws -> String {
-    let refused = try pair.scheduler.run { try pair.backendError() != nil }
+    let refused = try pair.scheduler.run { try pair.backendError != nil }
     try #require(refused, "the backend did not object: \(pair.backBus.report)")
-    _ = try pair.scheduler.run { try pair.backendState() == .closed }
+    _ = try pair.scheduler.run { try pair.backendState == .closed }
     #expect(pair.loopback.grantCounts.mappedPages == otherRings)
-    return try #require(try pair.backendError())
+    return try #require(try pair.backendError)
   }
 
   @Test func ringReferenceThatWasNeverGrantedClosesTheDevice() throws {
     frontend.keys = [StoreEntry("ring-ref", 4_000_000)]
     #expect(
       try refusal(try pair())
-        == "22 cannot map grant reference 4000000 of domain 2: the reference lies outside the grant table"
+        == "22 cannot map grant reference 4000000 of domain 1: the reference lies outside the grant table"
     )
   }
 
@@ -32,13 +33,13 @@ struct BlkDeviceFaultTests {
     frontend.keys = [StoreEntry("event-channel", 4_000_000)]
     #expect(
       try refusal(try pair())
-        == "22 cannot bind to event channel port 4000000 of domain 2: it is not there for us to bind")
+        == "22 cannot bind to event channel port 4000000 of domain 1: it is not there for us to bind")
   }
 
   @Test(arguments: ["ring-ref", "event-channel"])
   func missingKeyClosesTheDevice(key: String) throws {
     frontend.withheldKeys = [key]
-    #expect(try refusal(try pair()) == "22 the key /local/domain/2/device/vbd/51712/\(key) is missing")
+    #expect(try refusal(try pair()) == "22 the key /local/domain/1/device/vbd/51712/\(key) is missing")
   }
 
   @Test(arguments: ["", "x", "-1", "4294967296", "1 "])
@@ -46,7 +47,7 @@ struct BlkDeviceFaultTests {
     frontend.keys = [StoreEntry("ring-ref", value)]
     #expect(
       try refusal(try pair())
-        == "22 the key /local/domain/2/device/vbd/51712/ring-ref holds \"\(value)\" where a number from 0 to 4294967295 is expected"
+        == "22 the key /local/domain/1/device/vbd/51712/ring-ref holds \"\(value)\" where a number from 0 to 4294967295 is expected"
     )
   }
 
@@ -54,7 +55,7 @@ struct BlkDeviceFaultTests {
     frontend.keys = [StoreEntry("protocol", "sparc-abi")]
     #expect(
       try refusal(try pair())
-        == "22 the frontend's ring layout is \"sparc-abi\" (/local/domain/2/device/vbd/51712/protocol); only x86_64-abi is served"
+        == "22 the frontend's ring layout is \"sparc-abi\" (/local/domain/1/device/vbd/51712/protocol); only x86_64-abi is served"
     )
   }
 
@@ -78,17 +79,14 @@ struct BlkDeviceFaultTests {
 
   @Test func storeThatCannotBeOpenedClosesTheDevice() throws {
     let pair = try pair()
-    let bus = try Bus(on: pair.driverDomain, queueHost: pair.scheduler, log: .silent)
-    try bus.register(
+    let bus = try pair.addBackBus(
       BlkBackDriver(type: "broken") { (_) throws(DeviceError) in throw .resource("the image x is empty") })
     let device = try pair.toolstack.addVbd(
       51728, to: pair.guest.domain, servedBy: pair.driverDomain.domain, params: "x", backendType: "broken")
-    let error = pair.store.at("/local/domain/1/error/backend/broken/2/51728")
     #expect(
       try pair.scheduler.run {
-        bus.poll()
-        return try error.optionalString("error") == "22 the image x is empty"
+        try pair.rig.error(of: pair.driverDomain, device.backendPath) == "22 the image x is empty"
       })
-    #expect(XenbusState(key: try pair.store.at(device.backendPath).optionalString("state")) != .connected)
+    #expect(try pair.rig.state(device.backendPath) != .connected && !bus.isConnected)
   }
 }

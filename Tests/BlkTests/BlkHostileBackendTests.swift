@@ -1,58 +1,7 @@
 import BlkFront
+import TestSupport
 import Testing
 import XenLoopback
-import XenRing
-
-/// A backend without manners: it puts whatever responses a test wants.
-final class RawBlkBackend: BackendDriver, Backend {
-  let type = "vbd"
-  /// In place of, or besides, the honest keys that go with Connected.
-  var keys: [StoreEntry] = []
-  private var ring: BackRing<BlkIfRequest, BlkIfResponse>?
-  private var bytes: SharedBytes?
-  private var channel: EventChannel?
-
-  func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend { self }
-
-  func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] { [] }
-
-  func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    let region = try device.map([GrantReference(rawValue: try device.other.number("ring-ref"))])
-    bytes = region.bytes
-    ring = BackRing(attaching: region)
-    channel = try device.bindEventChannel(to: EventChannelPort(rawValue: try device.other.number("event-channel")))
-    let honest = BlockGeometry(sectorCount: 64).entries
-    let replaced = Set(keys.map(\.key))
-    return honest.filter { !replaced.contains($0.key) } + keys
-  }
-
-  func start(_ device: XenbusDevice) {}
-
-  func disconnect(_ device: XenbusDevice) {
-    ring = nil
-    bytes = nil
-    channel = nil
-  }
-
-  /// Takes what the frontend has put.
-  func requests() throws -> [BlkIfRequest] {
-    var requests: [BlkIfRequest] = []
-    while try ring!.finalCheck() { while let request = ring!.next() { requests.append(request) } }
-    return requests
-  }
-
-  func answer(_ response: BlkIfResponse) {
-    ring!.put(response)
-    if ring!.pushAndCheckNotify() { channel!.notify() }
-  }
-
-  /// Writes the response producer behind the ring's back, and wakes the frontend.
-  func scribbleProducer(_ value: UInt32) {
-    let word = (0..<4).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
-    bytes!.slice(from: 8, count: 4).copy(from: word.span)
-    channel!.notify()
-  }
-}
 
 /// What a backend can do to its frontend: lose it, and nothing else.
 struct BlkHostileBackendTests {
@@ -63,14 +12,13 @@ struct BlkHostileBackendTests {
 
   /// Runs until the frontend has given up; what it says, and how its one request ended.
   private func refusal(_ pair: BlkPair) throws -> String? {
-    let error = pair.store.at("/local/domain/2/error/device/vbd/51712")
     var results: [BlkFrontCompletion.Result] = []
     let refused = try pair.scheduler.run {
       disk.poll { results.append($0.result) }
-      return try !disk.isConnected && error.optionalString("error") != nil && disk.inFlightCount == 0
+      return try !disk.isConnected && pair.frontendError != nil && disk.inFlightCount == 0
     }
     #expect(refused && results == [.disconnected])
-    return try error.optionalString("error")
+    return try pair.frontendError
   }
 
   @Test(arguments: [1, 31, 32, UInt64.max] as [UInt64])
@@ -126,9 +74,8 @@ struct BlkHostileBackendTests {
   func nonsensicalGeometryClosesTheDevice(entry: StoreEntry) throws {
     backend.keys = [entry]
     let pair = try pair()
-    let error = pair.store.at("/local/domain/2/error/device/vbd/51712")
-    #expect(try pair.scheduler.run { try error.optionalString("error") != nil })
-    #expect(try error.string("error").contains(pair.device.backendPath))
+    #expect(try pair.scheduler.run { try pair.frontendError != nil })
+    #expect(try pair.frontendError?.contains(pair.device.backendPath) == true)
     #expect(!disk.isConnected)
   }
 }

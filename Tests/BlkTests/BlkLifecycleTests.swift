@@ -1,12 +1,13 @@
 import BlkBack
 import BlkFront
+import TestSupport
 import Testing
 import XenLoopback
 
 /// The way in and out of Connected, with the disk's pages and ports counted.
 struct BlkLifecycleTests {
-  @Test(arguments: 1...50)
-  func unpluggedDiskLeavesNothingBehind(seed: UInt64) throws {
+  @Test(arguments: seeds(1...50, of: BlkLifecycleTests.self))
+  func unpluggedDiskLeavesNothingBehind(seed: Seed) throws {
     let disk = BlkFrontDevice()
     let pair = try BlkPair(seed: seed, frontend: disk, store: MemoryStore(sectorCount: 64))
     try pair.connect()
@@ -17,18 +18,16 @@ struct BlkLifecycleTests {
     #expect(try pair.scheduler.run { try pair.toolstack.isClosed(pair.device) && pair.backBus.isEmpty })
     var results: [BlkFrontCompletion.Result] = []
     disk.poll { results.append($0.result) }
-    #expect(results.count == 1, "seed \(seed): a request in flight ends, one way or the other")
+    #expect(results.count == 1, "a request in flight ends, one way or the other")
     // The frontend gives its pages back once it has seen that.
-    #expect(pair.scheduler.run { pair.loopback.openPortCount == 0 }, "seed \(seed)")
-    let counts = pair.loopback.grantCounts
-    #expect(counts.sharedPages == 0 && counts.mappedPages == 0 && counts.quarantinedPages == 0, "seed \(seed)")
+    #expect(pair.scheduler.run { pair.holdsNothing })
     try pair.toolstack.remove(pair.device)
     _ = pair.scheduler.run(turns: 50) { false }
     #expect(pair.frontBus.report.isEmpty)
   }
 
-  @Test(arguments: 1...50)
-  func restartedBackendIsFollowed(seed: UInt64) throws {
+  @Test(arguments: seeds(1...50, of: BlkLifecycleTests.self))
+  func restartedBackendIsFollowed(seed: Seed) throws {
     let disk = BlkFrontDevice()
     let store = MemoryStore(sectorCount: 64)
     let pair = try BlkPair(seed: seed, frontend: disk, store: store)
@@ -37,33 +36,22 @@ struct BlkLifecycleTests {
     _ = pair.complete(disk)
     pair.scheduler.remove(pair.backBus)
     // Another process takes over: it finds Connected in the keys and must not believe it.
-    let bus = try Bus(on: pair.driverDomain, queueHost: pair.scheduler, log: .silent)
-    try bus.register(BlkBackDriver { _ in store })
-    pair.scheduler.add(bus, name: "second backend's bus") { _ in bus.poll() }
-    #expect(pair.scheduler.run { bus.isConnected && pair.frontBus.isConnected }, "seed \(seed): \(bus.report)")
+    let bus = try pair.addBackBus(BlkBackDriver { _ in store })
+    #expect(pair.scheduler.run { bus.isConnected && pair.frontBus.isConnected }, "\(bus.report)")
     try disk.read(sector: 3, byteCount: 512, tag: 2)
-    #expect(pair.complete(disk)[2]?.bytes == pattern(512, seed: 3), "seed \(seed)")
+    #expect(pair.complete(disk)[2]?.bytes == pattern(512, seed: 3))
   }
 
   @Test func backendOnAThreadServesARealFile() throws {
     let image = try TemporaryFile(byteCount: 1 << 20)
-    let loopback = Loopback()
-    let domainZero = loopback.addDomain()
-    let guest = loopback.addDomain()
-    let backBus = try Bus(on: domainZero)
-    let frontBus = try Bus(on: guest)
+    let rig = try Rig()
     let disk = BlkFrontDevice()
-    let device = try Toolstack(on: domainZero).addVbd(
-      to: guest.domain, servedBy: domainZero.domain, params: image.path.string)
-    try backBus.register(BlkBackDriver { (device) throws(DeviceError) in try FileStore(for: device) })
-    try frontBus.register(disk)
-    let both = { (condition: () -> Bool) in
-      frontBus.run(seconds: 10) {
-        backBus.poll()
-        return condition()
-      }
-    }
-    #expect(both { disk.isConnected && backBus.isConnected })
+    let device = try rig.toolstack.addVbd(
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: image.path.string)
+    let pair = try ThreadedPair(
+      rig, frontend: disk,
+      backend: BlkBackDriver { (device) throws(DeviceError) in try FileStore(for: device) })
+    #expect(pair.run { disk.isConnected && pair.backBus.isConnected })
     // The queue's own thread answers now; this one only waits.
     var results: [UInt64: [UInt8]] = [:]
     let written = pattern(BlkFrontDevice.maxByteCount, seed: 9)
@@ -81,8 +69,8 @@ struct BlkLifecycleTests {
       disk.poll { results[$0.tag] = $0.bytes.copied() }
     }
     #expect(results.count == 23 && results.values.allSatisfy { $0 == written })
-    try Toolstack(on: domainZero).unplug(device)
-    #expect(both { backBus.isEmpty })
+    try rig.toolstack.unplug(device)
+    #expect(pair.run { pair.backBus.isEmpty })
     #expect(try image.bytes(0..<written.count) == written)
   }
 }

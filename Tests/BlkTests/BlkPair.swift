@@ -1,28 +1,16 @@
 import BlkBack
 import BlkFront
-import Testing
-import XenLoopback
+import TestSupport
 
-/// Disks with both their ends on one ``Loopback``, stepped by one ``Scheduler``.
-final class BlkPair {
-  let loopback = Loopback()
-  let scheduler: Scheduler
-  let toolstack: Toolstack
-  let guest: LoopbackDomain
-  let driverDomain: LoopbackDomain
-  let device: Toolstack.Device
-  let frontBus: Bus
-  let backBus: Bus
+/// A disk, number 51712, with both its ends.
+final class BlkPair: DriverPair {
   /// What the backend said of each disk that it was disconnected from.
   let closed: Closed
 
   final class Closed { var list: [BlkBackStatistics] = [] }
 
-  let store: StoreDirectory
-
-  /// Makes disk 51712 for `frontend`, served from `store`.
   convenience init(
-    seed: UInt64 = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, store: any BlockStore
+    seed: Seed = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, store: any BlockStore
   ) throws {
     let closed = Closed()
     try self.init(
@@ -31,30 +19,14 @@ final class BlkPair {
   }
 
   init(
-    seed: UInt64 = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, backend: any BackendDriver,
+    seed: Seed = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, backend: any BackendDriver,
     closed: Closed = Closed()
   ) throws {
     self.closed = closed
-    scheduler = Scheduler(seed: seed)
-    let domainZero = loopback.addDomain()
-    driverDomain = loopback.addDomain()
-    guest = loopback.addDomain()
-    toolstack = try Toolstack(on: domainZero)
-    self.store = StoreDirectory("/local/domain", in: try domainZero.openXenstore())
-    backBus = try Bus(on: driverDomain, queueHost: scheduler, log: .silent)
-    frontBus = try Bus(on: guest, queueHost: scheduler, log: .silent)
-    device = try toolstack.addVbd(
-      to: guest.domain, servedBy: driverDomain.domain, params: "test", isReadOnly: isReadOnly)
-    try backBus.register(backend)
-    try frontBus.register(frontend, at: device.frontendPath)
-    scheduler.add(backBus, name: "backend's bus") { [backBus] _ in backBus.poll() }
-    scheduler.add(frontBus, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }
-  }
-
-  /// Runs until both ends are connected.
-  func connect(_ location: SourceLocation = #_sourceLocation) throws {
-    let connected = scheduler.run { frontBus.isConnected && backBus.isConnected }
-    try #require(connected, "\(frontBus.report + backBus.report)", sourceLocation: location)
+    try super.init(seed: seed, frontend: frontend, backend: backend) {
+      try $0.toolstack.addVbd(
+        to: $0.guest.domain, servedBy: $0.driverDomain.domain, params: "test", isReadOnly: isReadOnly)
+    }
   }
 
   /// Runs until everything that `disk` has put is completed; the results by tag, with what reads brought.
@@ -78,19 +50,4 @@ final class BlkPair {
     }
     return statuses
   }
-
-  func backendState() throws -> XenbusState {
-    XenbusState(key: try store.at(device.backendPath).optionalString("state"))
-  }
-
-  /// The message in the backend's error node; nil when there is none.
-  func backendError() throws -> String? {
-    let domain = driverDomain.domain.rawValue
-    let home = "/local/domain/\(domain)/"
-    return try store.at("\(home)error/\(device.backendPath.dropFirst(home.count))").optionalString("error")
-  }
-}
-
-extension StoreDirectory {
-  func at(_ path: String) -> StoreDirectory { StoreDirectory(path, in: store) }
 }

@@ -1,5 +1,6 @@
 import BlkBack
 import BlkFront
+import TestSupport
 import Testing
 import XenLoopback
 
@@ -30,14 +31,14 @@ struct BlkTransferTests {
     #expect(pair.complete(disk)[2]?.bytes == written)
   }
 
-  @Test(arguments: 1...40)
-  func randomWorkloadAgreesWithAModel(seed: UInt64) throws {
+  @Test(arguments: seeds(1...40, of: BlkTransferTests.self))
+  func randomWorkloadAgreesWithAModel(seed: Seed) throws {
     let disk = BlkFrontDevice()
     let sectorCount = 512
     let pair = try BlkPair(
       seed: seed, frontend: disk, store: ReorderingStore(MemoryStore(sectorCount: UInt64(sectorCount))))
     try pair.connect()
-    var random = Random(seed)
+    var random = SeededGenerator(seed)
     var model = [UInt8](repeating: 0, count: sectorCount * 512)
     for round in 0..<8 {
       // Requests in flight together must not overlap: their order is anybody's.
@@ -59,9 +60,9 @@ struct BlkTransferTests {
         if Bool.random(using: &random) { disk.push() }
       }
       let results = pair.complete(disk)
-      #expect(results.count == sectorCount / 32, "seed \(seed)")
+      #expect(results.count == sectorCount / 32)
       for (tag, range) in expected {
-        try #require(results[tag]?.bytes == Array(model[range]), "seed \(seed), round \(round), sectors \(range)")
+        try #require(results[tag]?.bytes == Array(model[range]), "round \(round), sectors \(range)")
       }
     }
   }
@@ -98,7 +99,7 @@ struct BlkTransferTests {
       sectorCount: 800, sectorByteCount: 4096, physicalSectorByteCount: 4096, isRemovable: true)
     let pair = try BlkPair(isReadOnly: true, frontend: disk, store: MemoryStore(geometry: geometry))
     try pair.connect()
-    let keys = pair.store.at(pair.device.backendPath)
+    let keys = pair.rig.directory(pair.device.backendPath)
     #expect(try keys.string("sectors") == "800")
     #expect(try keys.string("sector-size") == "4096")
     #expect(try keys.string("physical-sector-size") == "4096")

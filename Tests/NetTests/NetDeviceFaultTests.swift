@@ -1,5 +1,6 @@
 import NetBack
 import NetFront
+import TestSupport
 import Testing
 import XenLoopback
 
@@ -17,7 +18,7 @@ struct NetDeviceFaultTests {
         + "00:16:3e:00:00:01, is expected")
     #expect(!pair.card.isConnected)
     _ = pair.scheduler.run(turns: 50) { false }
-    #expect(try [.closing, .closed].contains(pair.state(of: pair.device.frontendPath)))
+    #expect(try [.closing, .closed].contains(pair.frontendState))
     #expect(pair.holdsNothing)
   }
 
@@ -56,9 +57,9 @@ struct NetDeviceFaultTests {
     ("tx-ring-ref", "-1", "where a number from 0 to 4294967295 is expected"),
     ("rx-ring-ref", "4294967296", "where a number from 0 to 4294967295 is expected"),
     ("event-channel", "one", "where a number from 0 to 4294967295 is expected"),
-    ("tx-ring-ref", "4242", "cannot map grant reference 4242 of domain 2"),
-    ("rx-ring-ref", "4242", "cannot map grant reference 4242 of domain 2"),
-    ("event-channel", "4242", "cannot bind to event channel port 4242 of domain 2"),
+    ("tx-ring-ref", "4242", "cannot map grant reference 4242 of domain 1"),
+    ("rx-ring-ref", "4242", "cannot map grant reference 4242 of domain 1"),
+    ("event-channel", "4242", "cannot bind to event channel port 4242 of domain 1"),
     ("request-rx-copy", nil, "does not ask for copied packets"),
     ("request-rx-copy", "0", "does not ask for copied packets"),
     ("multi-queue-num-queues", "2", "wants 2 queues"),
@@ -73,7 +74,7 @@ struct NetDeviceFaultTests {
     #expect(error.hasPrefix("22 ") && error.contains(words), "\(error)")
     #expect(error.contains(key) || error.contains("4242"), "\(error)")
     #expect(pair.scheduler.run { pair.holdsNothing }, "\(pair.loopback.grantCounts) \(pair.loopback.openPortCount)")
-    #expect(try [.closing, .closed].contains(pair.state(of: pair.device.backendPath)))
+    #expect(try [.closing, .closed].contains(pair.backendState))
   }
 
   @Test func anEndThatCannotBeMadeClosesTheDevice() throws {

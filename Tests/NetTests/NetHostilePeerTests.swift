@@ -1,5 +1,6 @@
 import NetBack
 import NetFront
+import TestSupport
 import Testing
 import XenLoopback
 import XenRing
@@ -52,8 +53,8 @@ struct NetHostileFrontendTests {
   }
 
   /// A packet of several slots, its extra info's bytes made to look like a packet, in the schedule's own batches.
-  @Test(arguments: 1...20)
-  func slotsOfARefusedPacketAreNoPackets(seed: UInt64) throws {
+  @Test(arguments: seeds(1...20, of: NetHostileFrontendTests.self))
+  func slotsOfARefusedPacketAreNoPackets(seed: Seed) throws {
     let end = InProcessEnd()
     let pair = try NetPair(seed: seed, backend: NetBackDriver { _ in end }, frontend: frontend)
     #expect(pair.scheduler.run { frontend.isConnected })
@@ -69,9 +70,9 @@ struct NetHostileFrontendTests {
       NetIfTxRequest(gref: granted, id: 5, size: 64),
     ] {
       frontend.put(slot)
-      if seed % 2 == 0 {
+      if seed.modulo(2) == 0 {
         frontend.push()
-        _ = pair.scheduler.run(turns: Int(seed % 5)) { false }
+        _ = pair.scheduler.run(turns: seed.modulo(5)) { false }
       }
     }
     // The extra info's slot has no id of its own.

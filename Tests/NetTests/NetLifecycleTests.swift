@@ -1,12 +1,13 @@
 import NetBack
 import NetFront
+import TestSupport
 import Testing
 import XenLoopback
 
 /// The way in and out of Connected, with the card's pages and ports counted.
 struct NetLifecycleTests {
-  @Test(arguments: 1...50)
-  func cardUnpluggedInMidTrafficLeavesNothingBehind(seed: UInt64) throws {
+  @Test(arguments: seeds(1...50, of: NetLifecycleTests.self))
+  func cardUnpluggedInMidTrafficLeavesNothingBehind(seed: Seed) throws {
     var closed: [NetStatistics] = []
     let pair = try NetPair(
       seed: seed, backend: NetBackDriver(whenClosed: { closed.append($1) }) { _ in EchoEnd() })
@@ -22,7 +23,7 @@ struct NetLifecycleTests {
       pair.card.push()
       pair.pollCard()
     }
-    _ = try pair.scheduler.run(turns: Int(seed)) {
+    _ = try pair.scheduler.run(turns: Int(seed.value)) {
       try traffic()
       return false
     }
@@ -31,9 +32,9 @@ struct NetLifecycleTests {
       try traffic()
       return try pair.toolstack.isClosed(pair.device) && pair.holdsNothing
     }
-    #expect(done, "seed \(seed): \(pair.loopback.grantCounts), \(pair.loopback.openPortCount) ports")
+    #expect(done, "\(pair.loopback.grantCounts), \(pair.loopback.openPortCount) ports")
     let card = pair.card.statistics
-    #expect(card.tx.packets + card.tx.drops == put, "seed \(seed): every frame is sent or dropped")
+    #expect(card.tx.packets + card.tx.drops == put, "every frame is sent or dropped")
     #expect(closed.count == 1 && closed[0].tx.packets >= card.tx.packets)
     #expect(closed[0].rx.packets + closed[0].rx.drops == closed[0].tx.packets)
     try pair.toolstack.remove(pair.device)
@@ -41,33 +42,31 @@ struct NetLifecycleTests {
     #expect(pair.frontBus.report.isEmpty && pair.backBus.report.isEmpty)
   }
 
-  @Test(arguments: 1...50)
-  func restartedBackendIsFollowedInMidTraffic(seed: UInt64) throws {
+  @Test(arguments: seeds(1...50, of: NetLifecycleTests.self))
+  func restartedBackendIsFollowedInMidTraffic(seed: Seed) throws {
     let pair = try NetPair(seed: seed, end: EchoEnd())
     try pair.connect()
     let one = frame(1)
     for _ in 0..<100 { try pair.card.send(one.span) }
     pair.card.push()
-    _ = pair.scheduler.run(turns: Int(seed % 7)) { false }
+    _ = pair.scheduler.run(turns: seed.modulo(7)) { false }
     pair.backBus.close()
     let left = pair.scheduler.run {
       pair.pollCard()
       return pair.backBus.isEmpty && pair.holdsNothing
     }
-    #expect(left, "seed \(seed): \(pair.loopback.grantCounts), \(pair.loopback.openPortCount) ports")
+    #expect(left, "\(pair.loopback.grantCounts), \(pair.loopback.openPortCount) ports")
     pair.scheduler.remove(pair.backBus)
     let before = pair.received.count
-    let bus = try Bus(on: pair.driverDomain, queueHost: pair.scheduler, log: .silent)
-    try bus.register(NetBackDriver { _ in EchoEnd() })
-    pair.scheduler.add(bus, name: "second backend's bus") { _ in bus.poll() }
-    #expect(pair.scheduler.run { bus.isConnected && pair.card.isConnected }, "seed \(seed): \(bus.report)")
+    let bus = try pair.addBackBus(NetBackDriver { _ in EchoEnd() })
+    #expect(pair.scheduler.run { bus.isConnected && pair.card.isConnected }, "\(bus.report)")
     let sent = (0..<10).map { frame(1000 + $0, byteCount: 500) }
     for one in sent { try pair.card.send(one.span) }
     pair.card.push()
     #expect(pair.receive(before + 10))
     #expect(Array(pair.received.suffix(10)) == sent)
     let counts = pair.card.statistics.tx
-    #expect(counts.packets + counts.drops == 110, "seed \(seed)")
+    #expect(counts.packets + counts.drops == 110)
   }
 
   @Test func cardThatLeavesGivesEverythingBack() throws {

@@ -1,5 +1,6 @@
 import NetBack
 import NetFront
+import TestSupport
 import Testing
 
 struct NetTrafficTests {
@@ -21,16 +22,13 @@ struct NetTrafficTests {
   }
 
   /// Many times the ring's 256 slots, so every index wraps around the ring, in batches of the schedule's choosing.
-  @Test(arguments: 0..<100 as Range<UInt64>)
-  func manyPacketsComeBackInOrder(seed: UInt64) throws {
+  @Test(arguments: seeds(0...99, of: NetTrafficTests.self))
+  func manyPacketsComeBackInOrder(seed: Seed) throws {
     let pair = try NetPair(seed: seed, end: EchoEnd())
     try pair.connect()
     let count = 600
-    var random = seed
-    func next(_ bound: UInt64) -> Int {
-      random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      return Int((random >> 33) % bound)
-    }
+    var random = SeededGenerator(seed)
+    func next(_ bound: Int) -> Int { Int.random(in: 0..<bound, using: &random) }
     var sent: [[UInt8]] = []
     let done = try pair.scheduler.run(turns: 100_000) {
       for _ in 0..<next(12) where sent.count < count && !pair.card.waitsForSlots {
@@ -42,8 +40,8 @@ struct NetTrafficTests {
       if next(3) == 0 || sent.count == count { pair.pollCard() }
       return pair.received.count >= count
     }
-    #expect(done, "seed \(seed): \(pair.received.count) of \(count)")
-    #expect(pair.received == sent, "seed \(seed)")
+    #expect(done, "\(pair.received.count) of \(count)")
+    #expect(pair.received == sent)
     #expect(pair.card.statistics.tx.errors == 0 && pair.card.statistics.rx.errors == 0)
   }
 

@@ -1,4 +1,5 @@
 import NetIf
+import TestSupport
 import Testing
 
 /// The bytes of io/netif.h, and the gates that raw ones pass.

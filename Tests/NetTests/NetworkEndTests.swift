@@ -4,6 +4,7 @@ import NetFront
 import Pcap
 import Synchronization
 import SystemPackage
+import TestSupport
 import Testing
 import XenLoopback
 
@@ -31,8 +32,8 @@ struct NetworkEndTests {
     #expect(!full && !tooShort && !tooLong && drops == 3 && count == 2)
   }
 
-  @Test(arguments: 1...20)
-  func inProcessEndCarriesBothWays(seed: UInt64) throws {
+  @Test(arguments: seeds(1...20, of: NetworkEndTests.self))
+  func inProcessEndCarriesBothWays(seed: Seed) throws {
     let end = InProcessEnd(capacity: 16)
     let pair = try NetPair(seed: seed, end: end)
     try pair.connect()
@@ -55,9 +56,9 @@ struct NetworkEndTests {
       end.receive { arrived.append($0.bytes.copied()) }
       return pair.received.count == count && arrived.count == count
     }
-    #expect(done, "seed \(seed): \(pair.received.count) received, \(arrived.count) arrived")
-    #expect(pair.received == (0..<count).map { frame($0, byteCount: 14 + $0) }, "seed \(seed)")
-    #expect(arrived == (0..<count).map { frame($0, byteCount: 614 - $0) }, "seed \(seed)")
+    #expect(done, "\(pair.received.count) received, \(arrived.count) arrived")
+    #expect(pair.received == (0..<count).map { frame($0, byteCount: 14 + $0) })
+    #expect(arrived == (0..<count).map { frame($0, byteCount: 614 - $0) })
     #expect(end.dropCount == 0)
   }
 
@@ -84,24 +85,13 @@ struct NetworkEndTests {
 
   /// The queue sleeps on its own thread, the card on this one; descriptors alone wake them.
   @Test func threadsWakeEachOther() throws {
-    let loopback = Loopback()
-    let domainZero = loopback.addDomain()
-    let guest = loopback.addDomain()
-    let backBus = try Bus(on: domainZero, log: .silent)
-    let frontBus = try Bus(on: guest, log: .silent)
+    let rig = try Rig()
     let card = NetFrontDevice()
     let end = InProcessEnd()
-    let device = try Toolstack(on: domainZero).addVif(
-      to: guest.domain, servedBy: domainZero.domain, mac: "00:16:3e:00:00:01")
-    try backBus.register(NetBackDriver { _ in end })
-    try frontBus.register(card)
-    let both = { (condition: () -> Bool) in
-      frontBus.run(seconds: 10) {
-        backBus.poll()
-        return condition()
-      }
-    }
-    #expect(both { card.isConnected && backBus.isConnected })
+    let device = try rig.toolstack.addVif(
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    let pair = try ThreadedPair(rig, frontend: card, backend: NetBackDriver { _ in end })
+    #expect(pair.run { card.isConnected && pair.backBus.isConnected })
     for number in 0..<2000 {
       let sent = frame(number)
       var received: [UInt8]?
@@ -121,13 +111,12 @@ struct NetworkEndTests {
       }
       try #require(received == sent)
     }
-    try Toolstack(on: domainZero).unplug(device)
-    #expect(both { backBus.isEmpty && loopback.openPortCount == 0 })
-    #expect(loopback.grantCounts.sharedPages == 0)
+    try rig.toolstack.unplug(device)
+    #expect(pair.run { pair.backBus.isEmpty && rig.holdsNothing })
   }
 
   @Test func tapRecordsBothWaysAndWhatTheEndsDo() throws {
-    let file = try TemporaryPath()
+    let file = try TemporaryFile()
     let time = Atomic<UInt64>(1_700_000_000_000_000_000)
     let tap = PcapTap(EchoEnd(), into: try PcapWriter(path: file.path)) {
       time.wrappingAdd(1, ordering: .relaxed).oldValue
@@ -162,20 +151,4 @@ struct NetworkEndTests {
     }
     #expect(tap.failure == .cannotWrite("/dev/full", .noSpace))
   }
-}
-
-/// A name for a file that is removed in the end.
-final class TemporaryPath {
-  let path: FilePath
-
-  init() throws {
-    var template = Array("/tmp/swift-xen-XXXXXX\0".utf8CString)
-    // Safe: mkstemp writes within the string that it was given.
-    let descriptor = unsafe template.withUnsafeMutableBufferPointer { unsafe mkstemp($0.baseAddress!) }
-    try #require(descriptor >= 0)
-    path = FilePath(String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
-    _ = close(descriptor)
-  }
-
-  deinit { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
 }

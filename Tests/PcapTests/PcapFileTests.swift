@@ -1,33 +1,7 @@
-import Glibc
 import Pcap
 import SystemPackage
+import TestSupport
 import Testing
-
-/// A name for a file that is removed in the end.
-final class TemporaryFile {
-  let path: FilePath
-
-  init(_ bytes: [UInt8]? = nil) throws {
-    var template = Array("/tmp/swift-xen-XXXXXX\0".utf8CString)
-    // Safe: mkstemp writes within the string that it was given.
-    let descriptor = unsafe template.withUnsafeMutableBufferPointer { unsafe mkstemp($0.baseAddress!) }
-    try #require(descriptor >= 0)
-    path = FilePath(String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
-    let file = FileDescriptor(rawValue: descriptor)
-    if let bytes { _ = try file.writeAll(bytes) }
-    try file.close()
-  }
-
-  deinit { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
-
-  func bytes() throws -> [UInt8] {
-    let file = try FileDescriptor.open(path, .readOnly)
-    defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 1 << 20)
-    let count = try unsafe bytes.withUnsafeMutableBytes { try unsafe file.read(into: $0) }
-    return Array(bytes.prefix(count))
-  }
-}
 
 struct PcapFileTests {
   /// A capture made by hand: a header, then packets.
@@ -107,9 +81,7 @@ struct PcapFileTests {
   @Test func whatIsWrittenIsReadBack() throws {
     let file = try TemporaryFile()
     let packets = (0..<300).map { number in
-      PcapPacket(
-        nanoseconds: UInt64(number) * 1_234_567_891,
-        bytes: (0..<number * 7).map { UInt8(truncatingIfNeeded: $0 ^ number) })
+      PcapPacket(nanoseconds: UInt64(number) * 1_234_567_891, bytes: pattern(number * 7, seed: number))
     }
     do {
       var writer = try PcapWriter(path: file.path)

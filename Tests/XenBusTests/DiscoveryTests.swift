@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import XenBus
 import XenPlatform
@@ -63,9 +64,9 @@ struct DiscoveryTests {
 
   @Test func rootsMayLieElsewhere() throws {
     let disk = try rig.addDisk()
-    let frontBus = try Bus(on: rig.control)
+    let frontBus = try Bus(on: rig.control, log: .silent)
     try frontBus.register(front, root: "/local/domain/1/device")
-    let backBus = try Bus(on: rig.control)
+    let backBus = try Bus(on: rig.control, log: .silent)
     try backBus.register(back, root: "/local/domain/2/backend")
     #expect(settle(frontBus, backBus))
     #expect(try rig.state(disk.frontendPath) == .connected)
@@ -103,9 +104,9 @@ struct DiscoveryTests {
   @Test func singleDeviceIsServedAloneAndComesBack() throws {
     let disk = try rig.addDisk(51712)
     let other = try rig.addDisk(51728)
-    let frontBus = try Bus(on: rig.guest)
+    let frontBus = try Bus(on: rig.guest, log: .silent)
     try frontBus.register(front, at: disk.frontendPath)
-    let backBus = try Bus(on: rig.driverDomain)
+    let backBus = try Bus(on: rig.driverDomain, log: .silent)
     try backBus.register(back, at: disk.backendPath)
     #expect(settle(frontBus, backBus))
     #expect(try rig.state(disk.frontendPath) == .connected)
@@ -176,7 +177,7 @@ struct DiscoveryTests {
   @Test func deviceMadeAnewWithAnotherBackendFollowsIt() throws {
     let disk = try rig.addDisk()
     let frontBus = try rig.frontBus(front)
-    let backBus = try Bus(on: rig.control)
+    let backBus = try Bus(on: rig.control, log: .silent)
     try backBus.register(back)
     #expect(settle(frontBus, backBus))
     try rig.toolstack.remove(disk)

@@ -1,17 +1,18 @@
+import TestSupport
 import Testing
 import XenBus
 import XenPlatform
 
 /// X10: a peer that keeps to no protocol: it writes any state at any time.
 struct RawPeerTests {
-  static let seeds = Array(UInt64(0)..<250)
+  static let seeds = TestSupport.seeds(0...249, of: RawPeerTests.self)
 
   // MARK: Handshakes alone
 
   /// Every move of the peer is seen, so its rings can be told apart: it shares new ones when it comes from a state in which
   /// it had none.
-  @Test(arguments: seeds) func backendNeverServesRingsOfAnEarlierLife(seed: UInt64) {
-    var random = SeededGenerator(seed: seed)
+  @Test(arguments: seeds) func backendNeverServesRingsOfAnEarlierLife(seed: Seed) {
+    var random = SeededGenerator(seed)
     var key = XenbusState.allCases.randomElement(using: &random)!
     var back = BackendHandshake(own: key)
     // What a predecessor that got this far may have served.
@@ -32,15 +33,15 @@ struct RawPeerTests {
       acting: while true {
         actions += 1
         guard actions < 16 else {
-          Issue.record("seed \(seed): no rest at \(frontend)")
+          Issue.record("no rest at \(frontend)")
           return
         }
         switch back.observe(frontend: frontend, isOnline: true) {
         case .none: break acting
         case .offer: key = .initWait
         case .connect:
-          #expect(frontend == .initialised || frontend == .connected, "seed \(seed)")
-          #expect(used.insert(rings).inserted, "seed \(seed): rings served twice")
+          #expect(frontend == .initialised || frontend == .connected)
+          #expect(used.insert(rings).inserted, "rings served twice")
           (key, served) = (.connected, rings)
         case .disconnect(let state): (key, served) = (state, nil)
         case .write(let state): key = state
@@ -51,16 +52,16 @@ struct RawPeerTests {
         }
       }
       guard served == nil || served == rings else {
-        Issue.record("seed \(seed): serves rings \(served ?? 0) while \(rings) are shared")
+        Issue.record("serves rings \(served ?? 0) while \(rings) are shared")
         return
       }
     }
   }
 
-  @Test(arguments: seeds) func frontendUsesOnlyRingsThatItsBackendHasTaken(seed: UInt64) {
-    var random = SeededGenerator(seed: seed)
+  @Test(arguments: seeds) func frontendUsesOnlyRingsThatItsBackendHasTaken(seed: Seed) {
+    var random = SeededGenerator(seed)
     var key = XenbusState.allCases.randomElement(using: &random)!
-    let publishedState: XenbusState = seed % 2 == 0 ? .initialised : .connected
+    let publishedState: XenbusState = seed.modulo(2) == 0 ? .initialised : .connected
     var front = FrontendHandshake(own: key, publishedState: publishedState)
     var (isShared, isUsed) = (false, false)
     for _ in 0..<400 {
@@ -76,27 +77,27 @@ struct RawPeerTests {
       acting: while true {
         actions += 1
         guard actions < 16 else {
-          Issue.record("seed \(seed): no rest at \(backend)")
+          Issue.record("no rest at \(backend)")
           return
         }
         switch front.observe(backend: backend) {
         case .none: break acting
         case .publish(let state):
-          #expect(!isShared && backend == .initWait, "seed \(seed)")
+          #expect(!isShared && backend == .initWait)
           (key, isShared) = (state, true)
         case .connect:
-          #expect(isShared && !isUsed, "seed \(seed)")
+          #expect(isShared && !isUsed)
           (key, isUsed) = (.connected, true)
         case .stop: (key, isUsed) = (.closed, false)
         case .release:
-          #expect(isShared && !isUsed, "seed \(seed)")
+          #expect(isShared && !isUsed)
           isShared = false
         case .write(let state): key = state
         }
       }
       if front.phase == .connected {
         let isTaken = [.connected, .reconfiguring, .reconfigured].contains(backend)
-        #expect(isUsed && isTaken, "seed \(seed): uses its rings while the backend is \(backend)")
+        #expect(isUsed && isTaken, "uses its rings while the backend is \(backend)")
       }
     }
   }
@@ -130,37 +131,37 @@ struct RawPeerTests {
     return true
   }
 
-  @Test(arguments: seeds) func backendServesAnHonestFrontendAfterAHostileOne(seed: UInt64) throws {
-    var random = SeededGenerator(seed: seed)
+  @Test(arguments: seeds) func backendServesAnHonestFrontendAfterAHostileOne(seed: Seed) throws {
+    var random = SeededGenerator(seed)
     let rig = try Rig()
     let disk = try rig.addDisk()
     let back = FakeBackend()
     let backBus = try rig.backBus(back)
     for _ in 0..<60 { try move(rig, disk.frontendPath, backBus, &random) }
-    #expect(settle(backBus), "seed \(seed)")
-    #expect(isOrdered(back.log.calls(at: disk.backendPath)), "seed \(seed)")
+    #expect(settle(backBus))
+    #expect(isOrdered(back.log.calls(at: disk.backendPath)))
     try rig.toolstack.remove(disk)
-    #expect(settle(backBus), "seed \(seed)")
+    #expect(settle(backBus))
     _ = try rig.addDisk()
     let frontBus = try rig.frontBus(FakeFrontend())
-    #expect(settle(backBus, frontBus), "seed \(seed)")
-    #expect(backBus.isConnected && frontBus.isConnected, "seed \(seed)")
+    #expect(settle(backBus, frontBus))
+    #expect(backBus.isConnected && frontBus.isConnected)
   }
 
-  @Test(arguments: seeds) func frontendUsesAnHonestBackendAfterAHostileOne(seed: UInt64) throws {
-    var random = SeededGenerator(seed: seed)
+  @Test(arguments: seeds) func frontendUsesAnHonestBackendAfterAHostileOne(seed: Seed) throws {
+    var random = SeededGenerator(seed)
     let rig = try Rig()
     let disk = try rig.addDisk()
-    let front = FakeFrontend(publishedState: seed % 2 == 0 ? .initialised : .connected)
+    let front = FakeFrontend(publishedState: seed.modulo(2) == 0 ? .initialised : .connected)
     let frontBus = try rig.frontBus(front)
     for _ in 0..<60 { try move(rig, disk.backendPath, frontBus, &random) }
-    #expect(settle(frontBus), "seed \(seed)")
-    #expect(isOrdered(front.log.calls(at: disk.frontendPath)), "seed \(seed)")
+    #expect(settle(frontBus))
+    #expect(isOrdered(front.log.calls(at: disk.frontendPath)))
     // An honest backend process on the very device that the hostile one leaves behind.
     try rig.write(disk.backendPath, .initialising)
     let backBus = try rig.backBus(FakeBackend())
-    #expect(settle(frontBus, backBus), "seed \(seed)")
-    #expect(backBus.isConnected && frontBus.isConnected, "seed \(seed): \(frontBus.report) \(backBus.report)")
+    #expect(settle(frontBus, backBus))
+    #expect(backBus.isConnected && frontBus.isConnected, "\(frontBus.report) \(backBus.report)")
   }
 }
 

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import XenBus
 import XenLoopback
@@ -6,7 +7,7 @@ import XenPlatform
 /// X8: either end is dropped without a word, at any moment, and a new process takes its place on the same device.
 struct RestartTests {
   /// Turns given before the crash: from the first key to well after Connected.
-  static let seeds = Array(UInt64(0)..<240)
+  static let seeds = TestSupport.seeds(0...239, of: RestartTests.self)
 
   /// Both ends on one schedule; the order of their turns is the seed's.
   private final class Run {
@@ -17,11 +18,11 @@ struct RestartTests {
     var front: (bus: Bus, driver: FakeFrontend)
     var back: (bus: Bus, driver: FakeBackend)
 
-    init(seed: UInt64) throws {
+    init(seed: Seed) throws {
       rig = try Rig()
       disk = try rig.addDisk()
       schedule = Scheduler(seed: seed)
-      publishedState = seed % 2 == 0 ? .initialised : .connected
+      publishedState = seed.modulo(2) == 0 ? .initialised : .connected
       front = try Self.makeFront(rig, publishedState)
       back = try Self.makeBack(rig)
       give(turnsTo: front.bus)
@@ -62,32 +63,32 @@ struct RestartTests {
     }
   }
 
-  private func expectReconnects(seed: UInt64, _ crash: (Run) throws -> Void) throws {
+  private func expectReconnects(seed: Seed, _ crash: (Run) throws -> Void) throws {
     let run = try Run(seed: seed)
     // The seed also says how far the ends have come when the crash happens.
-    for _ in 0..<(seed % 12) { run.schedule.round() }
+    for _ in 0..<(seed.modulo(12)) { run.schedule.round() }
     try crash(run)
     guard try run.connects() else {
-      Issue.record("seed \(seed): \(run.front.bus.report) \(run.back.bus.report)")
+      Issue.record("\(run.front.bus.report) \(run.back.bus.report)")
       return
     }
     // Whoever serves now has connected in its own life.
-    #expect(run.front.driver.log.count(of: .publish, at: run.disk.frontendPath) >= 1, "seed \(seed)")
-    #expect(run.back.driver.log.count(of: .connect, at: run.disk.backendPath) >= 1, "seed \(seed)")
+    #expect(run.front.driver.log.count(of: .publish, at: run.disk.frontendPath) >= 1)
+    #expect(run.back.driver.log.count(of: .connect, at: run.disk.backendPath) >= 1)
   }
 
-  @Test(arguments: seeds) func frontendThatCrashesReconnects(seed: UInt64) throws {
+  @Test(arguments: seeds) func frontendThatCrashesReconnects(seed: Seed) throws {
     try expectReconnects(seed: seed) { try $0.restartFront() }
   }
 
-  @Test(arguments: seeds) func backendThatCrashesReconnects(seed: UInt64) throws {
+  @Test(arguments: seeds) func backendThatCrashesReconnects(seed: Seed) throws {
     try expectReconnects(seed: seed) { try $0.restartBack() }
   }
 
-  @Test(arguments: seeds) func bothEndsThatCrashReconnect(seed: UInt64) throws {
+  @Test(arguments: seeds) func bothEndsThatCrashReconnect(seed: Seed) throws {
     try expectReconnects(seed: seed) {
       try $0.restartFront()
-      for _ in 0..<(seed % 5) { $0.schedule.round() }
+      for _ in 0..<(seed.modulo(5)) { $0.schedule.round() }
       try $0.restartBack()
     }
   }

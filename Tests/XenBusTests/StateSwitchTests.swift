@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import XenBus
 import XenPlatform
@@ -33,7 +34,7 @@ struct StateSwitchTests {
   @Test func frontendsKeysAndStateAppearTogether() throws {
     try rig.write(disk.backendPath, .initWait)
     let seen = try sightings(of: "ring-ref", at: disk.frontendPath, on: rig.guest) { platform in
-      let bus = try Bus(on: platform)
+      let bus = try Bus(on: platform, log: .silent)
       try bus.register(front)
       #expect(settle(bus))
     }
@@ -42,7 +43,7 @@ struct StateSwitchTests {
 
   @Test func backendsFeaturesAndStateAppearTogether() throws {
     let seen = try sightings(of: "feature-x", at: disk.backendPath, on: rig.driverDomain) { platform in
-      let bus = try Bus(on: platform)
+      let bus = try Bus(on: platform, log: .silent)
       try bus.register(back)
       #expect(settle(bus))
     }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import XenBus
 import XenPlatform
@@ -73,7 +74,7 @@ struct ToolstackTests {
 
   @Test func strangerReadsNothing() throws {
     let disk = try rig.addDisk()
-    let stranger = try rig.xen.addDomain().openXenstore()
+    let stranger = try rig.loopback.addDomain().openXenstore()
     for path in [disk.backendPath, disk.frontendPath] {
       #expect { try StoreDirectory(path, in: stranger).string("state") } throws: { isRefusal($0) }
     }

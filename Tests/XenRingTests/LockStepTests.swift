@@ -1,12 +1,12 @@
 import CRingOracle
-import Foundation
+import TestSupport
 import Testing
 import XenPlatform
 import XenRing
 
 /// R15: beside the C macros, operation by operation, over random sequences.
 ///
-/// `RING_LOCK_STEP_SEED` repeats a run.
+/// Each run has a seed of its own, which a failure names.
 struct LockStepTests {
   /// The protocols that the C side is instantiated for.
   enum Shape: CaseIterable, Sendable { case block, networkTransmit, networkReceive }
@@ -19,10 +19,7 @@ struct LockStepTests {
       "libxen-dev is not installed, so there are no C macros to compare with; install it, then run swift package clean"),
     arguments: Shape.allCases, [1, 4, 16])
   func pagesAndResultsEqualThoseOfTheMacros(shape: Shape, pageCount: Int) throws {
-    var seed = UInt64.random(in: .min ... .max)
-    if let given = ProcessInfo.processInfo.environment["RING_LOCK_STEP_SEED"] {
-      seed = try #require(UInt64(given), "RING_LOCK_STEP_SEED is not a number: \(given)")
-    }
+    let seed = Seed(Seed.given ?? UInt64.random(in: .min ... .max), suite: "LockStepTests")
     switch shape {
     case .block:
       var run = LockStep<112, 16>(against: RingOracleShapeBlock, pageCount: pageCount, seed: seed)
@@ -42,10 +39,10 @@ struct Divergence: Error, CustomStringConvertible {
   let what: String
   let operation: String
   let step: Int
-  let seed: UInt64
+  let seed: Seed
 
   var description: String {
-    "\(what) after \(operation), operation \(step); repeat it with RING_LOCK_STEP_SEED=\(seed)"
+    "\(what) after \(operation), operation \(step); `\(seed.command)` repeats it"
   }
 }
 
@@ -64,8 +61,8 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
   var pair: RingPair<Message<requestSize>, Message<responseSize>>
   let oracle: Oracle
   let start: UInt32
-  let seed: UInt64
-  var generator: SplitMix64
+  let seed: Seed
+  var generator: SeededGenerator
   var step = 0
   /// What the macros found when this end last looked, and what it has not yet taken of that.
   var requestsFound: UInt32 = 0
@@ -75,9 +72,9 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
   var effective: Set<Operation> = []
   var notified: Set<[Bool]> = []
 
-  init(against shape: RingOracleShape, pageCount: Int, seed: UInt64) {
+  init(against shape: RingOracleShape, pageCount: Int, seed: Seed) {
     self.seed = seed
-    generator = SplitMix64(state: seed)
+    generator = SeededGenerator(seed)
     let byteCount = pageCount * xenPageSize
     let entryCount = RingLayout.entryCount(byteCount: byteCount, stride: max(requestSize, responseSize))
     start = UInt32.max - UInt32.random(in: 0..<UInt32(entryCount), using: &generator)
@@ -230,18 +227,5 @@ private final class Oracle {
     var response = Message<size>(0)
     unsafe withUnsafeMutableBytes(of: &response) { unsafe ring_oracle_take_response(ring, $0.baseAddress) }
     return response
-  }
-}
-
-/// A small generator with a seed (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-struct SplitMix64: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
   }
 }

@@ -1,10 +1,11 @@
-// driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests, BATCH at a time, through a frontend and a backend on an
-// in-process Xen, all on one thread, and prints how many it carried. Benchmarks/driver-thresholds counts what that costs.
+// driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests or frames, BATCH at a time, through a frontend and a backend on
+// an in-process Xen, all on one thread, and fails when fewer come back. Benchmarks/driver-thresholds counts what that costs.
 import Glibc
 
 let workloads: [String: (Int, Int) throws -> Int] = [
   "block-read": { try blockRequests(writing: false, batch: $0, count: $1) },
   "block-write": { try blockRequests(writing: true, batch: $0, count: $1) },
+  "net-echo": netEcho,
 ]
 
 let arguments = CommandLine.arguments
@@ -14,4 +15,6 @@ else {
   print("usage: driver-benchmark \(workloads.keys.sorted().joined(separator: "|")) BATCH COUNT")
   exit(2)
 }
-print(try workload(batch, count))
+let carried = try workload(batch, count)
+print(carried)
+exit(carried == count ? 0 : 1)

@@ -1,28 +1,5 @@
 import BlkBack
-import Logging
 import Synchronization
-
-extension Logger {
-  /// For tests that provoke errors on purpose.
-  static let silent = Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
-}
-
-/// Bytes that differ from place to place and from seed to seed.
-func pattern(_ byteCount: Int, seed: Int) -> [UInt8] {
-  (0..<byteCount).map { UInt8(truncatingIfNeeded: ($0 &* 31) ^ ($0 >> 8) &+ seed &* 17) }
-}
-
-/// A generator whose whole state is its seed, so that a failing run can be repeated.
-struct Random: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(_ seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-    return (state ^ (state >> 33)) &* 0xFF51_AFD7_ED55_8CCD
-  }
-}
 
 /// Remembers what it was asked for.
 final class RecordingStore: BlockStore {

@@ -1,0 +1,27 @@
+import NetBack
+import NetFront
+
+/// Frames of 1500 bytes to an end that sends each back; gives the number that came back.
+func netEcho(batch: Int, count: Int) throws -> Int {
+  let domains = try Domains()
+  let card = NetFrontDevice()
+  _ = try domains.toolstack.addVif(
+    to: domains.guest.domain, servedBy: domains.driverDomain.domain, mac: "00:16:3e:00:00:01")
+  try domains.backBus.register(NetBackDriver { _ in EchoEnd() })
+  try domains.frontBus.register(card)
+  domains.connect()
+  let queue = domains.host.queue
+  let frame = [UInt8](repeating: 0xA5, count: 1500)
+  var returned = 0
+  var next = 0
+  while next < count {
+    for _ in 0..<min(batch, count - next) {
+      try card.send(frame.span)
+      next += 1
+    }
+    card.push()
+    while queue.poll(now: Uptime(nanoseconds: 0), budget: 64) == .more {}
+    card.poll { if $0.count == frame.count { returned += 1 } }
+  }
+  return returned
+}
