@@ -31,19 +31,15 @@ final class BlkBackDevice: Backend {
   /// The store's geometry as the toolstack restricts it. Only our own directory is asked: the other one is the guest's.
   private func geometry(_ device: XenbusDevice) throws(DeviceError) -> BlockGeometry {
     var geometry = store.geometry
-    switch try device.own.optionalString("mode") ?? "w" {
-    case "w", "rw", "w!": break
-    case "r", "ro": geometry.isReadOnly = true
-    case let mode: throw .malformedKey(path: device.own.path(of: "mode"), value: mode, expected: "r or w")
-    }
+    if try device.isReadOnly() { geometry.isReadOnly = true }
     if try device.own.flag("removable") { geometry.isRemovable = true }
     if try device.own.optionalString("device-type") == "cdrom" { geometry.isCDROM = true }
     return geometry
   }
 
-  func start(_ device: XenbusDevice) {
+  func start(_ device: XenbusDevice) throws(DeviceError) {
     guard let queue else { return }
-    device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
+    try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
       .protocolViolation(queue.violation.map { "\($0)" } ?? "the ring stopped")
     }
   }
@@ -51,7 +47,9 @@ final class BlkBackDevice: Backend {
   func disconnect(_ device: XenbusDevice) {
     guard let queue else { return }
     device.stop(queue)
-    queue.drain()
+    if !queue.drain() {
+      device.log.error("\(device.own.path): the store does not complete what it was given; its buffers are left to it")
+    }
     device.log.info("\(device.own.path): disconnected; \(queue.ringDump)")
     whenClosed(device, queue.statistics)
     // The last reference: the ring is unmapped and the port closed here.
@@ -59,22 +57,33 @@ final class BlkBackDevice: Backend {
   }
 }
 
-/// What a frontend publishes, read in one transaction: the gate for these keys.
+/// What a frontend publishes: the gate for these keys.
+///
+/// Not read in a transaction: whoever writes them could make that conflict for as long as it likes, and each value is
+/// judged by itself.
 struct BlkFrontendKeys {
   let ringReference: GrantReference
   let eventChannel: EventChannelPort
 
   init(from frontend: StoreDirectory) throws(DeviceError) {
-    self = try frontend.transaction { (frontend) throws(DeviceError) in try BlkFrontendKeys(reading: frontend) }
-  }
-
-  private init(reading frontend: StoreDirectory) throws(DeviceError) {
     if let name = try frontend.optionalString("protocol"), name != BlkIf.nativeProtocol {
       throw .unsupported(
-        "the frontend's ring layout is \"\(name)\" (\(frontend.path(of: "protocol"))); only \(BlkIf.nativeProtocol) is served"
+        "the frontend's ring layout is \(name.quoted) (\(frontend.path(of: "protocol"))); only \(BlkIf.nativeProtocol) is served"
       )
     }
     ringReference = GrantReference(rawValue: try frontend.number("ring-ref"))
     eventChannel = EventChannelPort(rawValue: try frontend.number("event-channel"))
+  }
+}
+
+extension XenbusDevice {
+  /// What the toolstack's `mode` says: "r" or "ro" refuse writes, "w", "rw" and an absent key allow them; "!" after it
+  /// means that somebody else may use the disk as well, which is nothing to us.
+  func isReadOnly() throws(DeviceError) -> Bool {
+    switch try own.optionalString("mode") ?? "w" {
+    case "w", "rw", "w!": return false
+    case "r", "ro", "r!": return true
+    case let mode: throw .malformedKey(path: own.path(of: "mode"), value: mode, expected: "r or w")
+    }
   }
 }

@@ -4,40 +4,31 @@ import BlkIf
 ///
 /// Each queue of a disk calls it from its own thread, so it must be safe to call from several. Requests of one
 /// ``submit(_:to:)`` come in the order in which the guest made them; a store may complete them in any order, at once or
-/// later, except that a ``BlockRequest/Kind/flush`` or ``BlockRequest/Kind/writeBarrier`` covers all that completed before.
+/// later. A barrier always comes alone: everything before it has completed, and nothing comes after it until it has.
 public protocol BlockStore: AnyObject, Sendable {
   /// Does not change while the store serves.
   var geometry: BlockGeometry { get }
 
   /// Begins the requests, each of which lies on the disk and within its buffer; completes those that are done already.
-  func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions)
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions)
 
   /// Completes what has been done since. Never blocks.
-  func reap(into completions: inout BlockCompletions)
+  func reap(into completions: inout StoreCompletions)
 
   /// Readable when ``reap(into:)`` would complete something; nil for a store that completes everything in `submit`.
   var completionDescriptor: CInt? { get }
 }
 
 extension BlockStore {
-  public func reap(into completions: inout BlockCompletions) {}
+  public func reap(into completions: inout StoreCompletions) {}
   public var completionDescriptor: CInt? { nil }
 }
 
 /// One thing to do to a store.
-public struct BlockRequest: Sendable {
-  public enum Kind: Sendable {
-    /// Fill the buffer.
-    case read
-    /// Take the buffer's bytes. They need not be on the medium yet when it completes.
-    case write
-    /// Flush, write the buffer if there is any, flush again.
-    case writeBarrier
-    /// Have all that was completed before on the medium.
-    case flush
-  }
-
-  public let kind: Kind
+public struct StoreRequest: Sendable {
+  /// A read fills the buffer; a write takes its bytes, which need not be on the medium yet when it completes; a barrier
+  /// flushes, writes the buffer if there is any, and flushes again; a flush has all that completed before on the medium.
+  public let kind: BlkRequest.Kind
   /// In 512-byte sectors.
   public let sector: UInt64
   /// Ours alone until the request is completed, and not to be touched after; empty for a flush.
@@ -49,7 +40,7 @@ public struct BlockRequest: Sendable {
 }
 
 /// Where a store says what is done. Each request is completed once.
-public struct BlockCompletions: ~Copyable {
+public struct StoreCompletions: ~Copyable {
   struct Completion {
     let slot: Int
     let succeeded: Bool
@@ -60,7 +51,7 @@ public struct BlockCompletions: ~Copyable {
   init(capacity: Int) { list.reserveCapacity(capacity) }
 
   /// - Parameter succeeded: false is reported to the guest as an I/O error of this request.
-  public mutating func complete(_ request: BlockRequest, succeeded: Bool = true) {
+  public mutating func complete(_ request: StoreRequest, succeeded: Bool = true) {
     list.append(Completion(slot: request.slot, succeeded: succeeded))
   }
 }

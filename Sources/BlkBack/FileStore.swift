@@ -1,5 +1,6 @@
 import BlkIf
 import Glibc
+import Synchronization
 import SystemPackage
 
 /// A raw image in a file: byte 0 of the file is byte 0 of the disk.
@@ -8,11 +9,10 @@ import SystemPackage
 public final class FileStore: BlockStore {
   public let geometry: BlockGeometry
   private let descriptor: FileDescriptor
-  private let path: FilePath
+  private let hasLostWrites = Atomic(false)
 
   /// - Throws: ``FileStoreError``, each naming the file.
   public init(path: FilePath, isReadOnly: Bool = false) throws(FileStoreError) {
-    self.path = path
     do {
       descriptor = try FileDescriptor.open(path, isReadOnly ? .readOnly : .readWrite, options: .closeOnExec)
     } catch { throw .cannotOpen(path, (error as? Errno) ?? .ioError) }
@@ -27,7 +27,7 @@ public final class FileStore: BlockStore {
   /// The image that a device's own keys name: `params`, opened for reading only when `mode` says so.
   public convenience init(for device: XenbusDevice) throws(DeviceError) {
     let path = FilePath(try device.own.string("params"))
-    let isReadOnly = try device.own.optionalString("mode") == "r"
+    let isReadOnly = try device.isReadOnly()
     do throws(FileStoreError) { try self.init(path: path, isReadOnly: isReadOnly) } catch {
       throw .resource("\(error)")
     }
@@ -39,6 +39,10 @@ public final class FileStore: BlockStore {
     of descriptor: FileDescriptor, _ path: FilePath, isReadOnly: Bool
   ) throws(FileStoreError) -> BlockGeometry {
     guard flock(descriptor.rawValue, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 else { throw .inUse(path) }
+    var status = stat()
+    guard unsafe fstat(descriptor.rawValue, &status) == 0, [S_IFREG, S_IFBLK].contains(status.st_mode & S_IFMT) else {
+      throw .notAFile(path)
+    }
     let byteCount: Int64
     do { byteCount = try descriptor.seek(offset: 0, from: .end) } catch {
       throw .cannotOpen(path, (error as? Errno) ?? .ioError)
@@ -48,7 +52,7 @@ public final class FileStore: BlockStore {
     return BlockGeometry(sectorCount: UInt64(byteCount) / 512, isReadOnly: isReadOnly)
   }
 
-  public func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+  public func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
       let request = requests[index]
       let succeeded =
@@ -62,10 +66,16 @@ public final class FileStore: BlockStore {
     }
   }
 
-  private func flush() -> Bool { fdatasync(descriptor.rawValue) == 0 }
+  /// Fails for good once it has failed: the kernel forgets what it could not write, and would report success next time.
+  private func flush() -> Bool {
+    guard !hasLostWrites.load(ordering: .relaxed) else { return false }
+    if fdatasync(descriptor.rawValue) == 0 { return true }
+    hasLostWrites.store(true, ordering: .relaxed)
+    return false
+  }
 
   /// Reads or writes the whole buffer; the kernel may do it in pieces.
-  private func transfer(_ request: BlockRequest, writing: Bool) -> Bool {
+  private func transfer(_ request: StoreRequest, writing: Bool) -> Bool {
     var done = 0
     while done < request.buffer.count {
       // Safe: the buffer is the request's, and `done` stays below its length.
@@ -87,6 +97,7 @@ public final class FileStore: BlockStore {
 @nonexhaustive public enum FileStoreError: Error, Hashable, Sendable, CustomStringConvertible {
   case cannotOpen(FilePath, Errno)
   case inUse(FilePath)
+  case notAFile(FilePath)
   case empty(FilePath)
   case notWholeSectors(FilePath, byteCount: Int64)
 
@@ -94,6 +105,7 @@ public final class FileStore: BlockStore {
     switch self {
     case .cannotOpen(let path, let error): "the image \(path) cannot be opened: \(error)"
     case .inUse(let path): "the image \(path) is in use by another program"
+    case .notAFile(let path): "the image \(path) is neither a file nor a block device"
     case .empty(let path): "the image \(path) is empty: a disk has at least one sector"
     case .notWholeSectors(let path, let byteCount):
       "the image \(path) has \(byteCount) bytes, which is not a multiple of 512: pad it or give another one"

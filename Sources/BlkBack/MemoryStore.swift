@@ -5,7 +5,6 @@ import Synchronization
 public final class MemoryStore: BlockStore {
   public let geometry: BlockGeometry
   private let pages: PrivatePages
-  private let bytes: SharedBytes
 
   /// - Parameter sectorCount: in 512-byte sectors; positive.
   public convenience init(sectorCount: UInt64) { self.init(geometry: BlockGeometry(sectorCount: sectorCount)) }
@@ -14,14 +13,12 @@ public final class MemoryStore: BlockStore {
     self.geometry = geometry
     let perPage = UInt64(BlkIf.sectorsPerPage)
     pages = PrivatePages(pageCount: Int((geometry.sectorCount + perPage - 1) / perPage))
-    // Valid as long as `pages`, which ends with us.
-    bytes = pages.region().bytes
   }
 
-  public func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+  public func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
       let request = requests[index]
-      let place = bytes.slice(from: Int(request.offset), count: request.buffer.count)
+      let place = pages.bytes.slice(from: Int(request.offset), count: request.buffer.count)
       switch request.kind {
       case .read: request.buffer.copy(from: place)
       case .write, .writeBarrier: place.copy(from: request.buffer)

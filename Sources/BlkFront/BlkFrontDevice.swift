@@ -78,8 +78,8 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   private func put(
     _ operation: UInt8, _ sector: UInt64, _ byteCount: Int, _ tag: UInt64, _ payload: Span<UInt8>? = nil
   ) throws(BlkFrontError) {
-    guard queue != nil else { throw .notConnected }
-    try queue!.put(operation: operation, sector: sector, byteCount: byteCount, tag: tag, payload: payload)
+    guard let queue else { throw .notConnected }
+    try queue.put(operation: operation, sector: sector, byteCount: byteCount, tag: tag, payload: payload)
   }
 
   /// Shows the backend what was put since the last time, and notifies it unless it is awake.
@@ -87,22 +87,26 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   /// Hands over what has completed, in the backend's order. Never waits.
   ///
+  /// - Parameter body: may make requests and push them, but neither poll nor let the bus poll.
   /// - Returns: how many there were.
   @discardableResult
   public func poll(_ body: (BlkFrontCompletion) -> Void) -> Int {
     var completed = 0
-    if queue != nil {
-      do throws(DeviceError) { completed = try queue!.poll(body) } catch { device?.report(error) }
+    if let queue {
+      do throws(DeviceError) { completed = try queue.poll(body) } catch {
+        stopUsing()
+        device?.report(error)
+      }
     }
     guard !lostTags.isEmpty else { return completed }
-    for tag in lostTags { body(BlkFrontCompletion(tag: tag, result: .disconnected, bytes: .none)) }
-    completed += lostTags.count
+    let lost = lostTags
     lostTags = []
-    return completed
+    for tag in lost { body(BlkFrontCompletion(tag: tag, result: .disconnected, bytes: .none)) }
+    return completed + lost.count
   }
 
   /// Readable when ``poll(_:)`` would hand something over; nil when not connected.
-  public var descriptor: CInt? { queue?.channel.descriptor }
+  public var descriptor: CInt? { queue?.descriptor }
 
   /// Requests put and not completed.
   public var inFlightCount: Int { (queue?.inFlightCount ?? 0) + lostTags.count }
@@ -112,15 +116,16 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   // MARK: Frontend
 
-  public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend { self }
+  public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend {
+    if let other = self.device, other !== device, queue != nil || idleQueue != nil {
+      throw .unsupported("this disk is \(other.own.path) already; each device needs an object of its own")
+    }
+    return self
+  }
 
   public func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     self.device = device
-    offersFlush = try device.other.flag("feature-flush-cache")
-    offersBarrier = try device.other.flag("feature-barrier")
     negotiation = Negotiation()
-    negotiation.add("feature-flush-cache", frontend: true, backend: offersFlush)
-    negotiation.add("feature-barrier", frontend: true, backend: offersBarrier)
     negotiation.add("protocol", frontend: BlkIf.nativeProtocol, backend: "any", agreed: BlkIf.nativeProtocol)
     let entryCount = RingLayout.entryCount(
       byteCount: xenPageSize, stride: RingLayout.stride(BlkIfRequest.self, BlkIfResponse.self))
@@ -129,7 +134,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     let dataPages = try device.share(pageCount: entryCount * BlkIf.maxSegmentCount)
     let reference = ringPages.references[0]
     idleQueue = BlkFrontQueue(
-      ring: FrontRing(initialising: ringPages.takeRegion()), channel: channel, pages: dataPages)
+      BlkFrontWork(ring: FrontRing(initialising: ringPages.takeRegion()), channel: channel, pages: dataPages))
     negotiation.add("ring slots", frontend: "\(entryCount)", backend: "any", agreed: "\(entryCount)")
     return [
       StoreEntry("ring-ref", reference.rawValue), StoreEntry("event-channel", channel.port.rawValue),
@@ -139,14 +144,21 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
     geometry = try BlockGeometry(from: device.other)
+    // Only now: some backends offer these with Connected, and not before.
+    offersFlush = try device.other.flag("feature-flush-cache")
+    offersBarrier = try device.other.flag("feature-barrier")
+    negotiation.add("feature-flush-cache", frontend: true, backend: offersFlush)
+    negotiation.add("feature-barrier", frontend: true, backend: offersBarrier)
     queue = idleQueue.take()
   }
 
-  public func stop(_ device: XenbusDevice) {
-    guard queue != nil else { return }
-    if let tags = queue?.unansweredTags() { lostTags += tags }
-    idleQueue = queue.take()
-  }
+  public func stop(_ device: XenbusDevice) { stopUsing() }
 
   public func release(_ device: XenbusDevice) { idleQueue = nil }
+
+  private func stopUsing() {
+    guard let queue = queue.take() else { return }
+    lostTags += queue.unansweredTags
+    idleQueue = queue
+  }
 }

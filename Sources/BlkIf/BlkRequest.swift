@@ -6,8 +6,9 @@ import XenPlatform
 public struct BlkRequest: BitwiseCopyable, Sendable {
   public enum Kind: BitwiseCopyable, Sendable {
     case read, write
-    /// What was written before is on the medium before this is, and this before it is answered.
+    /// A write that all requests before it precede and all after it follow, on the medium when it is answered.
     case writeBarrier
+    /// All writes that were answered before are on the medium when it is.
     case flush
   }
 

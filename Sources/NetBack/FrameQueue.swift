@@ -14,7 +14,6 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// How many frames have been put in vain: for want of room, or too long or too short to be frames.
   public private(set) var dropCount: UInt64 = 0
   private let pages: PrivatePages
-  private let bytes: SharedBytes
   private var byteCounts: [Int]
   private var first = 0
 
@@ -23,8 +22,6 @@ public struct FrameQueue: ~Copyable, Sendable {
     precondition(capacity > 0, "room for one frame at least")
     self.capacity = capacity
     pages = PrivatePages(pageCount: capacity)
-    // Valid as long as `pages`, which ends with us.
-    bytes = pages.region().bytes
     byteCounts = Array(repeating: 0, count: capacity)
   }
 
@@ -37,7 +34,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
     let place = (first + index) % capacity
-    return NetworkFrame(bytes.slice(from: place * xenPageSize, count: byteCounts[place]))
+    return NetworkFrame(pages.bytes.slice(from: place * xenPageSize, count: byteCounts[place]))
   }
 
   /// Copies a frame to the end of the line.
@@ -68,7 +65,7 @@ public struct FrameQueue: ~Copyable, Sendable {
     let place = (first + count) % capacity
     byteCounts[place] = byteCount
     count += 1
-    return bytes.slice(from: place * xenPageSize, count: byteCount)
+    return pages.bytes.slice(from: place * xenPageSize, count: byteCount)
   }
 
   /// Forgets the first `count` frames.

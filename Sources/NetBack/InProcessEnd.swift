@@ -9,15 +9,18 @@ import Synchronization
 public final class InProcessEnd: NetworkEnd, @unchecked Sendable {
   private let toGuest: Mutex<FrameQueue>
   private let fromGuest: Mutex<FrameQueue>
-  private let wakesGuest = Wakeup()
-  private let wakesUser = Wakeup()
+  private let wakesGuest: Wakeup
+  private let wakesUser: Wakeup
   /// The card's queue's: taken out of `toGuest`, to be put when the guest has room.
   private var giving: FrameQueue
   /// The user's: taken out of `fromGuest`.
   private var received: FrameQueue
 
   /// - Parameter capacity: how many frames may wait each way; positive.
-  public init(capacity: Int = 256) {
+  /// - Throws: when the process has no file descriptors left.
+  public init(capacity: Int = 256) throws(ResourceError) {
+    wakesGuest = try Wakeup()
+    wakesUser = try Wakeup()
     toGuest = Mutex(FrameQueue(capacity: capacity))
     fromGuest = Mutex(FrameQueue(capacity: capacity))
     giving = FrameQueue(capacity: capacity)

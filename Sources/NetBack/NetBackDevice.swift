@@ -33,9 +33,9 @@ final class NetBackDevice: Backend {
     return [StoreEntry("carrier", end.hasCarrier)]
   }
 
-  func start(_ device: XenbusDevice) {
+  func start(_ device: XenbusDevice) throws(DeviceError) {
     guard let queue else { return }
-    device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
+    try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
       .protocolViolation(queue.violation.map { "\($0)" } ?? "the ring stopped")
     }
   }
@@ -50,7 +50,7 @@ final class NetBackDevice: Backend {
   }
 }
 
-/// What a frontend publishes, read in one transaction: the gate for these keys.
+/// What a frontend publishes: the gate for these keys. Not read in a transaction, as with a disk's.
 struct NetFrontendKeys {
   let txRingReference: GrantReference
   let rxRingReference: GrantReference
@@ -59,10 +59,6 @@ struct NetFrontendKeys {
   let notifiesReceivePages: Bool
 
   init(from frontend: StoreDirectory) throws(DeviceError) {
-    self = try frontend.transaction { (frontend) throws(DeviceError) in try NetFrontendKeys(reading: frontend) }
-  }
-
-  private init(reading frontend: StoreDirectory) throws(DeviceError) {
     guard try frontend.flag("request-rx-copy") else {
       throw .unsupported(
         "the frontend does not ask for copied packets (\(frontend.path(of: "request-rx-copy"))); no others are served")

@@ -31,7 +31,8 @@ public struct NetworkFrame: Sendable {
   /// In memory of this process alone.
   public let bytes: SharedBytes
 
-  public init(_ bytes: SharedBytes) { self.bytes = bytes }
+  /// - Parameter bytes: ours alone. Nobody outside makes frames, so that nobody lends a peer's memory as if it were ours.
+  init(_ bytes: SharedBytes) { self.bytes = bytes }
 
   /// Lends the bytes to be looked at in place, since no peer can change them.
   public func withSpan<Result: ~Copyable, Failure: Error>(

@@ -16,7 +16,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public private(set) var handle: UInt32?
   /// The largest payload of a frame, as the card's directory says and a page allows.
   public private(set) var mtu: Int?
-  /// Whether the backend says that the link is up.
+  /// Whether the backend said that the link is up, when it connected. A frame may be sent either way.
   public private(set) var hasCarrier = false
   /// What the two ends agreed on, at the last connection.
   public private(set) var negotiation = Negotiation()
@@ -45,7 +45,6 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   ///   responses. No error leaves anything of the frame behind.
   public func send(_ frame: Span<UInt8>) throws(NetFrontError) {
     guard let queue else { throw .notConnected }
-    guard hasCarrier else { throw .noCarrier }
     guard frame.count >= NetIf.headerByteCount else { throw .tooShort(byteCount: frame.count) }
     guard frame.count <= maxFrameByteCount else { throw .tooLong(byteCount: frame.count, limit: maxFrameByteCount) }
     try queue.put(frame)
@@ -87,7 +86,12 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
 
   // MARK: Frontend
 
-  public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend { self }
+  public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend {
+    if let other = self.device, other !== device, queue != nil || idleQueue != nil {
+      throw .unsupported("this card is \(other.own.path) already; each device needs an object of its own")
+    }
+    return self
+  }
 
   public func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     self.device = device

@@ -5,8 +5,6 @@ import XenRing
 @nonexhaustive public enum NetFrontError: Error, Hashable, Sendable, CustomStringConvertible {
   /// No backend is connected, or not any more.
   case notConnected
-  /// The backend says that the link is down.
-  case noCarrier
   /// As many frames as the ring has slots are in flight: poll, then try again.
   case busy
   /// Less than an Ethernet header.
@@ -17,7 +15,6 @@ import XenRing
   public var description: String {
     switch self {
     case .notConnected: "no backend is connected"
-    case .noCarrier: "the link is down, as the backend says"
     case .busy: "every slot of the ring is in use"
     case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"
     case .tooLong(let byteCount, let limit): "a frame of \(byteCount) bytes is longer than the limit of \(limit)"
@@ -28,7 +25,7 @@ import XenRing
 /// The two rings and the event channel of one queue.
 ///
 /// The two directions are stored apart, so that a frame that was received may be answered before the next one is looked
-/// at. Each of them is accessed once a batch.
+/// at. Each of them is accessed once a frame sent, and once a poll.
 final class NetFrontQueue {
   private var transmit: NetFrontTransmit
   private var receive: NetFrontReceive
@@ -86,8 +83,6 @@ struct NetFrontTransmit: ~Copyable {
   /// The length of each frame in flight; zero where none is.
   private var byteCounts: [UInt16]
   private var freeSlots: [UInt16] = []
-  /// Put since the last push: responses to these cannot come yet.
-  private var unpushedCount: UInt32 = 0
   private(set) var counts = NetCounts()
 
   init(ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming GrantedPages) {
@@ -110,14 +105,9 @@ struct NetFrontTransmit: ~Copyable {
     byteCounts[Int(slot)] = byteCount
     // As many slots in the ring as in the table.
     ring.put(NetIfTxRequest(gref: pages.references[Int(slot)], id: slot, size: byteCount))
-    unpushedCount += 1
   }
 
-  mutating func pushAndCheckNotify() -> Bool {
-    guard unpushedCount > 0 else { return false }
-    unpushedCount = 0
-    return ring.pushAndCheckNotify()
-  }
+  mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
   /// Takes back the page of every frame that was answered.
   mutating func reap() throws(DeviceError) {
@@ -131,7 +121,9 @@ struct NetFrontTransmit: ~Copyable {
   private mutating func hasResponses() throws(DeviceError) -> Bool {
     do throws(RingViolation) {
       if try ring.available() > 0 { return true }
-      return try ring.wake(after: (ring.unansweredCount - unpushedCount) / 2 + 1)
+      if try ring.wake(after: ring.pushedCount / 2 + 1) { return true }
+      // Fewer than asked for may have come meanwhile; they are taken now.
+      return try ring.available() > 0
     } catch { throw .protocolViolation("\(NetRingViolation(.tx, error))") }
   }
 
@@ -159,7 +151,6 @@ struct NetFrontReceive: ~Copyable {
   private let pages: GrantedPages
   /// Where in the ring the next response stands.
   private var nextSlot: UInt16 = 0
-  private var refilled = false
   private(set) var counts = NetCounts()
 
   /// Asks for a frame in every slot; ``pushAndCheckNotify()`` shows it.
@@ -175,14 +166,9 @@ struct NetFrontReceive: ~Copyable {
 
   private mutating func post(_ slot: UInt16) {
     ring.put(NetIfRxRequest(id: slot, gref: pages.references[Int(slot)]))
-    refilled = true
   }
 
-  mutating func pushAndCheckNotify() -> Bool {
-    guard refilled else { return false }
-    refilled = false
-    return ring.pushAndCheckNotify()
-  }
+  mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
   /// Hands over every frame that is there: at most as many as the ring has slots, since the backend sees the pages that
   /// come back only with the next push.

@@ -27,7 +27,7 @@ final class BackendSession: DeviceSession {
       written = try device.switchState(to: .initWait, try backend.offer(device))
     case .connect:
       written = try device.switchState(to: .connected, try backend?.connect(device) ?? [])
-      if written { backend?.start(device) }
+      if written { try backend?.start(device) }
     case .disconnect(let state):
       backend?.disconnect(device)
       written = try device.switchState(to: state)

@@ -29,7 +29,7 @@ public final class Bus {
   private let queueHost: any QueueHost
   private let log: Logger
   private let home: String
-  private let signal = BusSignal()
+  private let signal: BusSignal
   /// Where devices of one kind are looked for.
   private struct Root {
     let path: String
@@ -52,6 +52,9 @@ public final class Bus {
     self.platform = platform
     self.queueHost = queueHost
     self.log = log
+    do throws(ResourceError) { signal = try BusSignal() } catch {
+      throw XenstoreError(.system(error.description), "connect to", "")
+    }
     store = try platform.openXenstore()
     home = "/local/domain/\(platform.domain.rawValue)"
   }

@@ -20,11 +20,23 @@ import XenPlatform
     switch self {
     case .missingKey(let path): "the key \(path) is missing"
     case .malformedKey(let path, let value, let expected):
-      "the key \(path) holds \"\(value)\" where \(expected) is expected"
+      "the key \(path) holds \(value.quoted) where \(expected) is expected"
     case .unsupported(let what), .protocolViolation(let what), .resource(let what): what
     case .store(let error): error.description
     case .grant(let error): error.description
     case .eventChannel(let error): error.description
     }
+  }
+}
+
+extension String {
+  /// The text of a peer as an error may carry it: in quotation marks, without control characters, and no longer than a
+  /// line, since a peer chooses it, and error node and log have room for sentences only.
+  public var quoted: String {
+    var text = "\""
+    for scalar in unicodeScalars.prefix(64) {
+      text += scalar.properties.generalCategory == .control ? scalar.escaped(asASCII: true) : String(scalar)
+    }
+    return text + (unicodeScalars.count > 64 ? "...\"" : "\"")
   }
 }

@@ -30,7 +30,7 @@ public protocol Backend: AnyObject {
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry]
 
   /// Connected is written: begin to serve.
-  func start(_ device: XenbusDevice)
+  func start(_ device: XenbusDevice) throws(DeviceError)
 
   /// Stops serving and lets go of everything of the frontend's. Harmless at any time, also twice.
   func disconnect(_ device: XenbusDevice)

@@ -40,6 +40,7 @@ final class FrontendSession: DeviceSession {
 
   func fail(_ error: DeviceError) throws(DeviceError) {
     fault = error
+    frontend?.stop(device)
     handshake.fail()
     _ = try device.switchState(to: .closing)
   }

@@ -1,5 +1,4 @@
 import Logging
-import Synchronization
 import XenPlatform
 
 /// One end of a device as a driver sees it: where it lives in the store, who is at the other end, and what it stands on.
@@ -37,10 +36,16 @@ public final class XenbusDevice {
   }
 
   /// Has `queue` polled from now on. When it stops by itself, the device is closed with the reason that `fault` gives.
-  public func start(_ queue: any DataQueue, name: String, fault: @escaping @Sendable () -> DeviceError) {
+  ///
+  /// - Throws: when there is nothing left to poll it with.
+  public func start(
+    _ queue: any DataQueue, name: String, fault: @escaping @Sendable () -> DeviceError
+  ) throws(DeviceError) {
     life += 1
     let (signal, path, life) = (signal, own.path, life)
-    queueHost.start(queue, name: name) { signal.report(fault(), at: path, life: life) }
+    do throws(ResourceError) {
+      try queueHost.start(queue, name: name) { signal.report(fault(), at: path, life: life) }
+    } catch { throw .resource("\(error)") }
   }
 
   /// Returns when `queue` is polled no more.
@@ -128,29 +133,5 @@ extension StoreDirectory {
     // EINVAL first, as the kernel's drivers put the number of an error before its text. A store that refuses this
     // too leaves the log.
     try? StoreDirectory("\(home)error/\(device)", in: store).write([StoreEntry("error", "22 \(error)")])
-  }
-}
-
-/// What other threads tell a bus.
-final class BusSignal: Sendable {
-  struct Fault: Sendable {
-    let error: DeviceError
-    let life: Int
-  }
-
-  let wakeup = Wakeup()
-  private let faults = Mutex<[String: Fault]>([:])
-
-  func report(_ error: DeviceError, at path: String, life: Int) {
-    faults.withLock { $0[path] = Fault(error: error, life: life) }
-    wakeup.signal()
-  }
-
-  func take() -> [String: Fault] {
-    wakeup.clear()
-    return faults.withLock { faults in
-      defer { faults = [:] }
-      return faults
-    }
   }
 }

@@ -99,10 +99,11 @@ struct EventSpace {
 final class LoopbackEventChannels: EventChannels {
   private let domain: DomainID
   private let loopback: Loopback
-  private let delivery = Mailbox<EventChannelPort>()
+  private let delivery: Mailbox<EventChannelPort>
   private let opened = Mutex<Set<EventChannelPort>>([])
 
-  init(_ domain: DomainID, in loopback: Loopback) {
+  init(_ domain: DomainID, in loopback: Loopback) throws(ResourceError) {
+    delivery = try Mailbox()
     self.domain = domain
     self.loopback = loopback
   }

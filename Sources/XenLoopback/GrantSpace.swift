@@ -62,6 +62,7 @@ struct GrantSpace {
     let byteCount = pageCount * xenPageSize
     let descriptor = unsafe linux_memfd("xen-grants")
     guard descriptor >= 0, ftruncate(descriptor, byteCount) == 0 else {
+      if descriptor >= 0 { _ = close(descriptor) }
       throw .exhausted(pageCount: pageCount, advice: "no memory or file descriptor is left in this process")
     }
     let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)

@@ -48,8 +48,14 @@ public final class LoopbackDomain: Platform {
   }
 
   public func openEventChannels() throws(EventChannelError) -> any EventChannels {
-    LoopbackEventChannels(domain, in: loopback)
+    do throws(ResourceError) { return try LoopbackEventChannels(domain, in: loopback) } catch {
+      throw .system(call: "eventfd", reason: error.description)
+    }
   }
 
-  public func openXenstore() throws(XenstoreError) -> any Xenstore { LoopbackXenstore(domain, in: loopback) }
+  public func openXenstore() throws(XenstoreError) -> any Xenstore {
+    do throws(ResourceError) { return try LoopbackXenstore(domain, in: loopback) } catch {
+      throw XenstoreError(.system(error.description), "connect to", "")
+    }
+  }
 }

@@ -38,10 +38,11 @@ struct SharedStore {
 final class LoopbackXenstore: Xenstore {
   private let domain: DomainID
   private let loopback: Loopback
-  private let events = Mailbox<XenstoreWatchEvent>()
+  private let events: Mailbox<XenstoreWatchEvent>
   private let transactions = Mutex<Set<XenstoreTransaction>>([])
 
-  init(_ domain: DomainID, in loopback: Loopback) {
+  init(_ domain: DomainID, in loopback: Loopback) throws(ResourceError) {
+    events = try Mailbox()
     self.domain = domain
     self.loopback = loopback
   }

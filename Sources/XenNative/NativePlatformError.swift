@@ -15,7 +15,7 @@ import Glibc
 
   public var description: String {
     switch self {
-    case .notXen: "this machine is not a Xen domain: run the program in one, or give it a Loopback"
+    case .notXen: "this machine is not a Xen domain: run the program in one"
     case .deviceAbsent(let path, let module): "\(path) is absent: load the module \(module)"
     case .deviceForbidden(let path): "\(path) may not be opened by this user: run the program as root"
     case .storeUnreachable(let reason):

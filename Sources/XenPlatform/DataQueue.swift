@@ -24,8 +24,16 @@ public protocol DataQueue: AnyObject, Sendable {
   /// Readable when a poll has something to do; they do not change while the queue is polled.
   var descriptors: [CInt] { get }
 
+  /// Whether a poll would have something to do if this one of the descriptors were readable. Asked after each poll, so that
+  /// a queue which can take nothing from it now is not woken for it.
+  func waits(for descriptor: CInt) -> Bool
+
   /// Does at most `budget` requests' work.
   func poll(now: Uptime, budget: Int) -> PollOutcome
+}
+
+extension DataQueue {
+  public func waits(for descriptor: CInt) -> Bool { true }
 }
 
 /// Who polls queues: threads, or a simulation's scheduler.
@@ -33,7 +41,10 @@ public protocol QueueHost: AnyObject, Sendable {
   /// Polls `queue` from now on whenever it has something to do.
   ///
   /// - Parameter whenStopped: called once if a poll gives ``PollOutcome/stopped``, from whichever thread polled.
-  func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void)
+  /// - Throws: when there is nothing left to poll it with; it is not started then.
+  func start(
+    _ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void
+  ) throws(ResourceError)
 
   /// Returns when `queue` is polled no more and never will be. Harmless for a queue that was not started.
   func stop(_ queue: any DataQueue)

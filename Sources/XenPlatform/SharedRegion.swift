@@ -55,6 +55,9 @@ public let xenPageSize = 4096
 
   deinit { unsafe baseAddress.deallocate() }
 
+  /// The pages' bytes. Valid no longer than the object.
+  public var bytes: SharedBytes { unsafe SharedBytes(baseAddress: baseAddress, count: pageCount * xenPageSize) }
+
   /// Another view of the same memory; it keeps the memory alive.
   public func region() -> SharedRegion {
     unsafe SharedRegion(baseAddress: baseAddress, byteCount: pageCount * xenPageSize, owner: self)

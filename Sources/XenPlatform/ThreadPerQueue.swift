@@ -13,11 +13,13 @@ public final class ThreadPerQueue: QueueHost {
     self.budget = budget
   }
 
-  public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
-    let thread = QueueThread(queue: queue, name: name, budget: budget, whenStopped: whenStopped)
+  public func start(
+    _ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void
+  ) throws(ResourceError) {
+    let thread = try QueueThread(queue: queue, name: name, budget: budget, whenStopped: whenStopped)
+    try thread.start()
     let former = threads.withLock { $0.updateValue(thread, forKey: ObjectIdentifier(queue)) }
     precondition(former == nil, "a queue is started once")
-    thread.start()
   }
 
   public func stop(_ queue: any DataQueue) {
@@ -33,19 +35,25 @@ private final class QueueThread: @unchecked Sendable {
   private let name: String
   private let budget: Int
   private let whenStopped: @Sendable () -> Void
-  private let stop = Wakeup()
+  private let stop: Wakeup
+  private let descriptors: [CInt]
+  /// The one to stop, then the queue's.
   private var waits: [pollfd]
   private var handle = pthread_t()
 
-  init(queue: any DataQueue, name: String, budget: Int, whenStopped: @escaping @Sendable () -> Void) {
+  init(
+    queue: any DataQueue, name: String, budget: Int, whenStopped: @escaping @Sendable () -> Void
+  ) throws(ResourceError) {
+    stop = try Wakeup()
     self.queue = queue
     self.name = name
     self.budget = budget
     self.whenStopped = whenStopped
-    waits = ([stop.descriptor] + queue.descriptors).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+    descriptors = queue.descriptors
+    waits = ([stop.descriptor] + descriptors).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
   }
 
-  func start() {
+  func start() throws(ResourceError) {
     // Safe: the thread takes over the one reference that is retained here.
     let argument = unsafe Unmanaged.passRetained(self).toOpaque()
     let created = unsafe pthread_create(
@@ -54,7 +62,11 @@ private final class QueueThread: @unchecked Sendable {
         unsafe Unmanaged<QueueThread>.fromOpaque(argument!).takeRetainedValue().run()
         return nil
       }, argument)
-    precondition(created == 0, "no thread can be made for a queue")
+    guard created == 0 else {
+      // Safe: the thread that would have taken it over was not made.
+      unsafe Unmanaged<QueueThread>.fromOpaque(argument).release()
+      throw ResourceError("no thread can be made for a queue: raise the limit of processes, or serve fewer devices")
+    }
   }
 
   func stopAndJoin() {
@@ -73,6 +85,10 @@ private final class QueueThread: @unchecked Sendable {
       case .stopped:
         whenStopped()
         return
+      }
+      for index in descriptors.indices {
+        // poll(2) passes over a negative one.
+        waits[index + 1].fd = queue.waits(for: descriptors[index]) ? descriptors[index] : -1
       }
       if Wakeup.wait(for: &waits, timeout: timeout), waits[0].revents != 0 { return }
     }

@@ -1,14 +1,21 @@
 import CLinux
 import Glibc
 
+/// Something that the process needs has run out, in words that say what to do.
+public struct ResourceError: Error, Hashable, Sendable, CustomStringConvertible {
+  public let description: String
+
+  public init(_ description: String) { self.description = description }
+}
+
 /// A descriptor that one thread makes readable and another sleeps on (eventfd).
 public final class Wakeup: Sendable {
   public let descriptor: CInt
 
-  /// - Precondition: the process has a file descriptor left.
-  public init() {
+  /// - Throws: when the process has no file descriptor left.
+  public init() throws(ResourceError) {
     descriptor = linux_eventfd()
-    precondition(descriptor >= 0, "no file descriptor is left: raise the limit of open files")
+    if descriptor < 0 { throw ResourceError("no file descriptor is left: raise the limit of open files") }
   }
 
   deinit { _ = Glibc.close(descriptor) }

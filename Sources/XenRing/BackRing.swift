@@ -39,6 +39,9 @@ import XenPlatform
   /// How many slots the ring has: a power of two.
   @inlinable public var entryCount: Int { Int(page.entryCount) }
 
+  /// Whether responses have been put since the last push.
+  @inlinable public var hasUnpushed: Bool { responsesProduced != responsesPushed }
+
   /// Requests taken and not yet answered.
   @inlinable public var inFlightCount: UInt32 { requestsConsumed.distance(from: responsesProduced) }
 

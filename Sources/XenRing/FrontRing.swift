@@ -55,6 +55,12 @@ import XenPlatform
   /// Requests put and not yet answered (their responses not yet taken).
   @inlinable public var unansweredCount: UInt32 { requestsProduced.distance(from: responsesConsumed) }
 
+  /// Whether requests have been put since the last push.
+  @inlinable public var hasUnpushed: Bool { requestsProduced != requestsPushed }
+
+  /// Requests pushed and not yet answered: how many responses can still come.
+  @inlinable public var pushedCount: UInt32 { requestsPushed.distance(from: responsesConsumed) }
+
   /// How many requests can be put before a response must be taken (`RING_FREE_REQUESTS`).
   @inlinable public var freeRequestCount: UInt32 { page.entryCount &- unansweredCount }
 

@@ -51,6 +51,28 @@ struct BlkDeviceFaultTests {
     )
   }
 
+  @Test func reasonStaysASentenceWhateverThePeerWrote() throws {
+    frontend.keys = [StoreEntry("ring-ref", "7\n\u{1B}[31m" + String(repeating: "x", count: 3900))]
+    let message = try refusal(try pair())
+    #expect(message.contains("holds \"7\\n\\u{1B}[31mxxx") && message.utf8.count < 300)
+  }
+
+  @Test func oneObjectIsOneDisk() throws {
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    let second = try pair.toolstack.addVbd(
+      51728, to: pair.guest.domain, servedBy: pair.driverDomain.domain, params: "other")
+    try pair.frontBus.register(disk, at: second.frontendPath)
+    #expect(try pair.scheduler.run { try pair.rig.error(of: pair.guest, second.frontendPath) != nil })
+    #expect(
+      try pair.rig.error(of: pair.guest, second.frontendPath)
+        == "22 this disk is \(pair.device.frontendPath) already; each device needs an object of its own")
+    try disk.read(sector: 0, byteCount: 512, tag: 1)
+    #expect(pair.complete(disk)[1]?.result == .succeeded)
+    #expect(pair.loopback.grantCounts.quarantinedPages == 0)
+  }
+
   @Test func unknownRingLayoutClosesTheDevice() throws {
     frontend.keys = [StoreEntry("protocol", "sparc-abi")]
     #expect(

@@ -32,6 +32,35 @@ struct BlkHostileBackendTests {
     #expect(try refusal(pair) == "22 the backend answered request \(id), which is not in flight")
   }
 
+  @Test func brokenRingIsNotUsedAnyMoreWhateverTheBackendDoes() throws {
+    let pair = try pair()
+    try pair.connect()
+    for tag in 1...2 { try disk.read(sector: 0, byteCount: 512, tag: UInt64(tag)) }
+    disk.push()
+    let requests = try backend.requests()
+    // It never reacts to Closing.
+    pair.scheduler.remove(pair.backBus)
+    var results: [UInt64: BlkFrontCompletion.Result] = [:]
+    backend.answer(BlkIfResponse(id: 99, operation: BlkIf.Operation.read, status: 0))
+    disk.poll { results[$0.tag] = $0.result }
+    backend.answer(BlkIfResponse(id: requests[1].id, operation: BlkIf.Operation.read, status: 0))
+    _ = pair.scheduler.run(turns: 100) {
+      disk.poll { results[$0.tag] = $0.result }
+      return false
+    }
+    #expect(!disk.isConnected && results == [1: .disconnected, 2: .disconnected])
+  }
+
+  @Test func featuresThatComeWithConnectedAreUsed() throws {
+    backend.keys = [StoreEntry("feature-flush-cache", true), StoreEntry("feature-barrier", true)]
+    let pair = try pair()
+    try pair.connect()
+    try disk.flush(tag: 1)
+    try disk.writeBarrier(sector: 0, pattern(512, seed: 1).span, tag: 2)
+    #expect(
+      disk.negotiation.lines.filter { $0.agreed == "on" }.map(\.feature) == ["feature-flush-cache", "feature-barrier"])
+  }
+
   @Test func responseOfAnotherOperationClosesTheDevice() throws {
     let pair = try pair()
     try pair.connect()

@@ -93,6 +93,53 @@ struct BlkTransferTests {
     #expect(store.record == ["write 1", "flush 0", "writeBarrier 2", "write 3"])
   }
 
+  @Test(arguments: seeds(1...20, of: BlkTransferTests.self))
+  func barrierKeepsItsPlaceWhateverOrderTheStoreCompletesIn(seed: Seed) throws {
+    let disk = BlkFrontDevice()
+    let record = RecordingStore(sectorCount: 64)
+    let pair = try BlkPair(seed: seed, frontend: disk, store: ReorderingStore(record))
+    try pair.connect()
+    // All to one sector, so that the last write in the right order is what stays.
+    for tag in 1...10 {
+      let bytes = pattern(512, seed: tag)
+      if tag % 5 == 0 {
+        try disk.writeBarrier(sector: 0, bytes.span, tag: UInt64(tag))
+      } else {
+        try disk.write(sector: UInt64(tag), bytes.span, tag: UInt64(tag))
+      }
+    }
+    #expect(pair.complete(disk).values.allSatisfy { $0.result == .succeeded })
+    #expect(record.record.firstIndex(of: "writeBarrier 0") == 4)
+    #expect(record.record.lastIndex(of: "writeBarrier 0") == 9)
+    #expect(Set(record.record[0..<4]) == ["write 1", "write 2", "write 3", "write 4"])
+    try disk.read(sector: 0, byteCount: 512, tag: 11)
+    #expect(pair.complete(disk)[11]?.bytes == pattern(512, seed: 10))
+  }
+
+  @Test func requestMayBeMadeWhileACompletionIsHandedOver() throws {
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    var tags: [UInt64] = []
+    try disk.read(sector: 0, byteCount: 512, tag: 1)
+    disk.push()
+    #expect(
+      try pair.scheduler.run {
+        var failure: BlkFrontError?
+        disk.poll { completion in
+          tags.append(completion.tag)
+          guard completion.tag < 100 else { return }
+          do throws(BlkFrontError) {
+            try disk.read(sector: completion.tag % 64, byteCount: 512, tag: completion.tag + 1)
+          } catch { failure = error }
+          disk.push()
+        }
+        if let failure { throw failure }
+        return tags.count == 100
+      })
+    #expect(tags == Array(1...100))
+  }
+
   @Test func keysDescribeTheDisk() throws {
     let disk = BlkFrontDevice()
     let geometry = BlockGeometry(

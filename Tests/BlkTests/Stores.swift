@@ -11,7 +11,7 @@ final class RecordingStore: BlockStore {
   var geometry: BlockGeometry { memory.geometry }
   var record: [String] { lines.withLock { $0 } }
 
-  func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
       lines.withLock { $0.append("\(requests[index].kind) \(requests[index].sector)") }
     }
@@ -22,20 +22,20 @@ final class RecordingStore: BlockStore {
 /// Completes later, and last come first.
 final class ReorderingStore: BlockStore {
   private let store: any BlockStore
-  private let waiting = Mutex<[BlockRequest]>([])
-  private let wakeup = Wakeup()
+  private let waiting = Mutex<[StoreRequest]>([])
+  private let wakeup = try! Wakeup()
 
   init(_ store: any BlockStore) { self.store = store }
 
   var geometry: BlockGeometry { store.geometry }
   var completionDescriptor: CInt? { wakeup.descriptor }
 
-  func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     waiting.withLock { for index in requests.indices { $0.append(requests[index]) } }
     wakeup.signal()
   }
 
-  func reap(into completions: inout BlockCompletions) {
+  func reap(into completions: inout StoreCompletions) {
     wakeup.clear()
     let requests = waiting.withLock { waiting in
       defer { waiting = [] }
@@ -49,7 +49,7 @@ final class ReorderingStore: BlockStore {
 final class BrokenStore: BlockStore {
   let geometry = BlockGeometry(sectorCount: 64)
 
-  func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices { completions.complete(requests[index], succeeded: requests[index].kind != .read) }
   }
 }

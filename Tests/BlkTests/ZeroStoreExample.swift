@@ -6,7 +6,7 @@ import BlkBack
 final class ZeroStore: BlockStore {
   let geometry = BlockGeometry(sectorCount: 1 << 21)  // 512-byte sectors
 
-  func submit(_ requests: Span<BlockRequest>, to completions: inout BlockCompletions) {
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
       if requests[index].kind == .read { requests[index].buffer.zero() }
       completions.complete(requests[index])

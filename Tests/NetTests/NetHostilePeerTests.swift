@@ -32,7 +32,7 @@ struct NetHostileFrontendTests {
   }
 
   @Test func everyBadPacketIsAnsweredForItselfAlone() throws {
-    let end = InProcessEnd()
+    let end = try InProcessEnd()
     let pair = try pair(end)
     let good = frame(1)
     frontend.page(0).copy(from: good.span)
@@ -55,7 +55,7 @@ struct NetHostileFrontendTests {
   /// A packet of several slots, its extra info's bytes made to look like a packet, in the schedule's own batches.
   @Test(arguments: seeds(1...20, of: NetHostileFrontendTests.self))
   func slotsOfARefusedPacketAreNoPackets(seed: Seed) throws {
-    let end = InProcessEnd()
+    let end = try InProcessEnd()
     let pair = try NetPair(seed: seed, backend: NetBackDriver { _ in end }, frontend: frontend)
     #expect(pair.scheduler.run { frontend.isConnected })
     let good = frame(1)
@@ -83,7 +83,7 @@ struct NetHostileFrontendTests {
   }
 
   @Test func receivePagesThatCannotBeReachedCostTheirFrameAlone() throws {
-    let end = InProcessEnd()
+    let end = try InProcessEnd()
     let pair = try pair(end)
     let frames = (0..<3).map { frame($0) }
     frontend.put(NetIfRxRequest(id: 0xFFFF, gref: frontend.references[1]))
@@ -105,7 +105,7 @@ struct NetHostileFrontendTests {
 
   @Test(arguments: [NetRingViolation.Ring.tx, .rx], [257, 0x8000_0000, UInt32.max] as [UInt32])
   func requestProducerOutOfRangeClosesTheDeviceAlone(ring: NetRingViolation.Ring, producer: UInt32) throws {
-    let end = InProcessEnd()
+    let end = try InProcessEnd()
     let pair = try pair(end)
     // The receive ring is looked at when there is something to receive.
     let one = frame(1)
@@ -137,7 +137,7 @@ struct NetHostileFrontendTests {
 
   @Test func framesWaitForPagesUntilTheyAreThere() throws {
     for notifies in [true, false] {
-      let end = InProcessEnd()
+      let end = try InProcessEnd()
       let frontend = RawNetFrontend()
       frontend.keys = [StoreEntry("feature-rx-notify", notifies)]
       let pair = try NetPair(backend: NetBackDriver { _ in end }, frontend: frontend)

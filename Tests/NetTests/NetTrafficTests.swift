@@ -46,7 +46,7 @@ struct NetTrafficTests {
   }
 
   @Test func fullRingIsBusyUntilResponsesCome() throws {
-    let pair = try NetPair(end: InProcessEnd(capacity: 512))
+    let pair = try NetPair(end: try InProcessEnd(capacity: 512))
     try pair.connect()
     let one = frame(1)
     for _ in 0..<256 { try pair.card.send(one.span) }
@@ -69,7 +69,7 @@ struct NetTrafficTests {
   }
 
   @Test func aFrameMayBeAnsweredWhileItIsHandedOver() throws {
-    let end = InProcessEnd()
+    let end = try InProcessEnd()
     let pair = try NetPair(end: end)
     try pair.connect()
     let asked = frame(3, byteCount: 99)
@@ -144,8 +144,6 @@ struct NetTrafficTests {
     let pair = try NetPair(end: Unplugged())
     try pair.connect()
     #expect(!pair.card.hasCarrier)
-    let one = frame(1)
-    #expect(throws: NetFrontError.noCarrier) { try pair.card.send(one.span) }
   }
 }
 

@@ -34,7 +34,7 @@ struct NetworkEndTests {
 
   @Test(arguments: seeds(1...20, of: NetworkEndTests.self))
   func inProcessEndCarriesBothWays(seed: Seed) throws {
-    let end = InProcessEnd(capacity: 16)
+    let end = try InProcessEnd(capacity: 16)
     let pair = try NetPair(seed: seed, end: end)
     try pair.connect()
     let count = 600
@@ -64,7 +64,7 @@ struct NetworkEndTests {
 
   /// The guest has 256 pages out and as many frames wait in the queue; the rest waits in the mailbox, and nobody spins.
   @Test func anEndWhoseGuestDoesNotReceiveSleeps() throws {
-    let end = InProcessEnd(capacity: 300)
+    let end = try InProcessEnd(capacity: 300)
     let pair = try NetPair(end: end)
     try pair.connect()
     var sent = 0
@@ -84,10 +84,38 @@ struct NetworkEndTests {
   }
 
   /// The queue sleeps on its own thread, the card on this one; descriptors alone wake them.
+  /// As a TAP device: its descriptor is readable as long as frames wait in it, whether or not the guest has room.
+  private final class AlwaysReadableEnd: NetworkEnd {
+    let wakeup = try! Wakeup()
+    let calls = Atomic(0)
+
+    init() { wakeup.signal() }
+
+    var wakeDescriptor: CInt? { wakeup.descriptor }
+
+    func take(_ frames: Span<NetworkFrame>, answering guest: inout FrameQueue) {}
+
+    func give(to guest: inout FrameQueue) {
+      calls.add(1, ordering: .relaxed)
+      let bytes = frame(1)
+      while guest.hasRoom { guest.put(bytes.span) }
+    }
+  }
+
+  @Test func guestWithoutPagesDoesNotKeepItsThreadBusy() throws {
+    let end = AlwaysReadableEnd()
+    let rig = try Rig()
+    let pair = try ThreadedPair(rig, frontend: RawNetFrontend(), backend: NetBackDriver { _ in end })
+    _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    #expect(pair.run { pair.backBus.isConnected && end.calls.load(ordering: .relaxed) > 0 })
+    usleep(200_000)
+    #expect(end.calls.load(ordering: .relaxed) < 100)
+  }
+
   @Test func threadsWakeEachOther() throws {
     let rig = try Rig()
     let card = NetFrontDevice()
-    let end = InProcessEnd()
+    let end = try InProcessEnd()
     let device = try rig.toolstack.addVif(
       to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
     let pair = try ThreadedPair(rig, frontend: card, backend: NetBackDriver { _ in end })

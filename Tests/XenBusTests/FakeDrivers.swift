@@ -77,9 +77,9 @@ final class FakeBackend: BackendDriver, Backend {
     return [StoreEntry("sectors", 2048)]
   }
 
-  func start(_ device: XenbusDevice) {
-    try? log.note(.start, device)
-    if let (queue, fault) = queues[device.own.path] { device.start(queue, name: "fake") { fault } }
+  func start(_ device: XenbusDevice) throws(DeviceError) {
+    try log.note(.start, device)
+    if let (queue, fault) = queues[device.own.path] { try device.start(queue, name: "fake") { fault } }
   }
 
   func disconnect(_ device: XenbusDevice) {
@@ -90,7 +90,7 @@ final class FakeBackend: BackendDriver, Backend {
 
 /// A queue that stops at its first poll, as one does whose peer broke the ring.
 final class StoppingQueue: DataQueue {
-  private let wakeup = Wakeup()
+  private let wakeup = try! Wakeup()
 
   var descriptors: [CInt] { [wakeup.descriptor] }
 

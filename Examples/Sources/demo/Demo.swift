@@ -39,9 +39,9 @@ import Foundation
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: folder) }
     let image = try image ?? Ext4Image.make(in: folder).path
+    // Both open what they are given, so that whatever is wrong with it is said before anything long begins.
+    let disk = try DiskCopy(source: image, copy: copy ?? folder.appending(path: "copy.img").path)
     let pcap = try pcap ?? MadeUpCapture.make(in: folder).path
-    let disk = DiskCopy(source: image, copy: copy ?? folder.appending(path: "copy.img").path)
-    // Reads the capture, so that a bad one is said before anything long begins.
     let trip = try PacketTrip(
       source: pcap, crossed: crossed ?? temporary.appending(path: "swift-xen-crossed.pcap").path)
     say(try disk.run() + "\n")

@@ -7,8 +7,10 @@ import XenLoopback
 
 /// Copies one disk to another through two pairs of block drivers.
 struct DiskCopy {
-  let source: String
-  let copy: String
+  private let source: String
+  private let copy: String
+  private let byteCount: Int
+  private let stores: [String: FileStore]
 
   /// What the guest has seen so far, and what is still to be done.
   private struct Progress {
@@ -22,10 +24,20 @@ struct DiskCopy {
     var ready: [[UInt8]] = []
   }
 
+  /// Opens the image, and makes the copy in its size.
+  init(source: String, copy: String) throws {
+    (self.source, self.copy) = (source, copy)
+    let image = try Self.store(source, isReadOnly: true)
+    guard !Self.isSameFile(source, copy) else {
+      throw DemoError("the copy would write over the image itself: \(copy)")
+    }
+    byteCount = Int(image.geometry.sectorCount) * 512
+    try Self.make(copy, byteCount: byteCount)
+    stores = [source: image, copy: try Self.store(copy, isReadOnly: false)]
+  }
+
   func run() throws -> String {
-    let sourceStore = try store(source, isReadOnly: true)
-    try makeCopy(byteCount: sourceStore.geometry.sectorCount * 512)
-    let stores = [source: sourceStore, copy: try store(copy, isReadOnly: false)]
+    let stores = stores
     let backends = Told<BlkBackStatistics>()
     let machine = try Machine { bus in
       try bus.register(
@@ -45,7 +57,6 @@ struct DiskCopy {
       try machine.bus.register(disk, at: device.frontendPath)
     }
     try machine.connect { from.isConnected && to.isConnected }
-    let byteCount = Int(sourceStore.geometry.sectorCount) * 512
     let start = Date()
     let seen = try copyAll(from, to, machine, byteCount: byteCount)
     let seconds = Date().timeIntervalSince(start)
@@ -55,16 +66,28 @@ struct DiskCopy {
     return try summary(seen, seconds, negotiation, byteCount, rings, backends.all)
   }
 
-  private func store(_ path: String, isReadOnly: Bool) throws -> FileStore {
+  private static func store(_ path: String, isReadOnly: Bool) throws -> FileStore {
     do { return try FileStore(path: .init(path), isReadOnly: isReadOnly) } catch { throw DemoError("\(error)") }
   }
 
-  private func makeCopy(byteCount: UInt64) throws {
+  /// Also by another name, or through a link.
+  private static func isSameFile(_ one: String, _ other: String) -> Bool {
+    let identities = [one, other].map { path -> [Int]? in
+      guard
+        let attributes = try? FileManager.default.attributesOfItem(
+          atPath: URL(filePath: path).resolvingSymlinksInPath().path)
+      else { return nil }
+      return [attributes[.systemNumber], attributes[.systemFileNumber]].compactMap { ($0 as? NSNumber)?.intValue }
+    }
+    return identities[0] != nil && identities[0] == identities[1]
+  }
+
+  private static func make(_ copy: String, byteCount: Int) throws {
     guard FileManager.default.createFile(atPath: copy, contents: nil), let file = FileHandle(forWritingAtPath: copy)
     else {
       throw DemoError("the copy \(copy) cannot be written")
     }
-    try file.truncate(atOffset: byteCount)
+    try file.truncate(atOffset: UInt64(byteCount))
     try file.close()
   }
 

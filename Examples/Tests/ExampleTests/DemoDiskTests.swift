@@ -55,6 +55,22 @@ final class DemoDiskTests {
       image)
   }
 
+  @Test func folderIsNoImage() throws {
+    try demo.expectRefusal("the image \(folder.path) is neither a file nor a block device", "--image", folder.path)
+  }
+
+  @Test func copyOverTheImageIsRefusedAlsoThroughALink() throws {
+    let image = try image(byteCount: 4096)
+    let bytes = try Data(contentsOf: image)
+    let link = folder.appending(path: "link.img")
+    try FileManager.default.createSymbolicLink(at: link, withDestinationURL: image)
+    for copy in [image.path, link.path] {
+      try demo.expectRefusal(
+        "the copy would write over the image itself: \(copy)", "--image", image.path, "--copy", copy)
+    }
+    #expect(try Data(contentsOf: image) == bytes)
+  }
+
   /// In a folder that is not there, and in a folder's own place: nobody may write these, not even root.
   @Test(arguments: ["none/copy.img", "."]) func copyThatCannotBeWrittenIsNamed(place: String) throws {
     let image = try image(byteCount: 512).path

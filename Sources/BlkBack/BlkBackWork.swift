@@ -1,0 +1,236 @@
+import BlkIf
+import XenRing
+
+/// One ring and everything its requests need, in one place so that a poll makes one access to it.
+///
+/// A request's way: slot, validated request, its payload copied in (writes), the store, its payload copied out (reads),
+/// response. Each step is done for a whole batch, so that the platform is called once for it.
+struct BlkBackWork: ~Copyable {
+  private var ring: BackRing<BlkIfRequest, BlkIfResponse>
+  private(set) var channel: EventChannel
+  let store: any BlockStore
+  private let grants: any GrantTable
+  private let frontend: DomainID
+  private let geometry: BlockGeometry
+  /// Each slot of the in-flight table has a buffer as large as a request can be.
+  private let buffers: PrivatePages
+  /// The in-flight table: as many slots as the ring, so it never overflows.
+  private var requests: [BlkRequest?]
+  private var freeSlots: [Int] = []
+  /// Of the batch under way, in the guest's order; emptied, never shrunk.
+  private var arrived: [Int] = []
+  private var batch: [StoreRequest] = []
+  private var completions: StoreCompletions
+  /// A barrier that has been taken: what was taken before it completes first, and nothing is taken after it until it has.
+  private var barrier: Int?
+  private var barrierIsSubmitted = false
+  /// Grant copies of the batch; the slot of each stands at the same place in `copySlots`.
+  private var copies: [GrantCopy] = []
+  private var copySlots: [Int] = []
+  private var copyFailed: [Bool]
+  private var counts = BlkBackStatistics()
+
+  private static var bufferByteCount: Int { BlkIf.maxSegmentCount * xenPageSize }
+
+  init(
+    ring: consuming BackRing<BlkIfRequest, BlkIfResponse>, channel: EventChannel, grants: any GrantTable,
+    frontend: DomainID, store: any BlockStore, geometry: BlockGeometry
+  ) {
+    let count = ring.entryCount
+    self.ring = ring
+    self.channel = channel
+    self.grants = grants
+    self.frontend = frontend
+    self.store = store
+    self.geometry = geometry
+    buffers = PrivatePages(pageCount: count * BlkIf.maxSegmentCount)
+    requests = Array(repeating: nil, count: count)
+    copyFailed = Array(repeating: false, count: count)
+    completions = StoreCompletions(capacity: count)
+    freeSlots.append(contentsOf: (0..<count).reversed())
+    arrived.reserveCapacity(count)
+    batch.reserveCapacity(count)
+    copies.reserveCapacity(count * BlkIf.maxSegmentCount)
+    copySlots.reserveCapacity(count * BlkIf.maxSegmentCount)
+  }
+
+  mutating func poll(budget: Int) throws(RingViolation) -> PollOutcome {
+    channel.take()
+    store.reap(into: &completions)
+    finish()
+    let taken = try take(budget: budget)
+    submit()
+    finish()
+    submitBarrierWhenAlone()
+    push()
+    if taken == budget { return .more }
+    // While a barrier is in flight the store's completion is what to wait for, not the ring.
+    if barrier == nil, try ring.finalCheck() { return .more }
+    channel.rearm()
+    return .idle
+  }
+
+  /// Slots to validated requests; those that do not pass are answered at once.
+  private mutating func take(budget: Int) throws(RingViolation) -> Int {
+    guard barrier == nil else { return 0 }
+    let limit = min(Int(try ring.available()), budget)
+    var taken = 0
+    while taken < limit, barrier == nil, let raw = ring.next() {
+      taken += 1
+      do throws(BlkRequestFault) {
+        let request = try BlkRequest(parsing: raw, for: geometry)
+        let slot = freeSlots.removeLast()
+        requests[slot] = request
+        if request.kind == .writeBarrier { barrier = slot } else { arrived.append(slot) }
+      } catch { answer(id: raw.id, operation: raw.operation, status: error.status) }
+    }
+    return taken
+  }
+
+  /// A barrier goes to the store when all that was taken before it has completed (io/blkif.h, `BLKIF_OP_WRITE_BARRIER`).
+  private mutating func submitBarrierWhenAlone() {
+    guard let slot = barrier, freeSlots.count == requests.count - 1, !barrierIsSubmitted else { return }
+    barrierIsSubmitted = true
+    arrived.append(slot)
+    submit()
+    finish()
+  }
+
+  /// The arrived requests, writes with their payload copied in, go to the store together.
+  private mutating func submit() {
+    guard !arrived.isEmpty else { return }
+    for index in arrived.indices where requests[arrived[index]]!.kind != .read { addCopies(.fromGrant, arrived[index]) }
+    runCopies()
+    for index in arrived.indices {
+      let slot = arrived[index]
+      if copyFailed[slot] { answer(slot, succeeded: false) } else { batch.append(storeRequest(slot)) }
+    }
+    arrived.removeAll(keepingCapacity: true)
+    // Lent to the store as a local, since a span of a part of us would lock all of us.
+    var requests: [StoreRequest] = []
+    swap(&requests, &batch)
+    store.submit(requests.span, to: &completions)
+    requests.removeAll(keepingCapacity: true)
+    swap(&requests, &batch)
+  }
+
+  /// What the store has completed, reads with their payload copied out, is answered.
+  private mutating func finish() {
+    guard !completions.list.isEmpty else { return }
+    for index in completions.list.indices {
+      let completion = completions.list[index]
+      guard let request = requests[completion.slot] else { preconditionFailure("a store completes a request once") }
+      if completion.succeeded, request.kind == .read { addCopies(.toGrant, completion.slot) }
+    }
+    runCopies()
+    for index in completions.list.indices {
+      let completion = completions.list[index]
+      answer(completion.slot, succeeded: completion.succeeded && !copyFailed[completion.slot])
+    }
+    completions.list.removeAll(keepingCapacity: true)
+  }
+
+  private mutating func push() {
+    if ring.hasUnpushed, ring.pushAndCheckNotify() { channel.notify() }
+  }
+
+  // MARK: One request
+
+  private func buffer(_ slot: Int) -> SharedBytes {
+    buffers.bytes.slice(from: slot * Self.bufferByteCount, count: Self.bufferByteCount)
+  }
+
+  private func storeRequest(_ slot: Int) -> StoreRequest {
+    let request = requests[slot]!
+    return StoreRequest(
+      kind: request.kind, sector: request.sector, buffer: buffer(slot).slice(from: 0, count: request.byteCount),
+      slot: slot)
+  }
+
+  private mutating func addCopies(_ direction: GrantCopy.Direction, _ slot: Int) {
+    let request = requests[slot]!
+    let buffer = buffer(slot)
+    var position = 0
+    for index in 0..<request.segmentCount {
+      let segment = request.segment(index)
+      copies.append(
+        GrantCopy(
+          direction, local: buffer.slice(from: position, count: Int(segment.byteCount)), reference: segment.reference,
+          of: frontend, offset: segment.offset))
+      copySlots.append(slot)
+      position += Int(segment.byteCount)
+    }
+  }
+
+  private mutating func runCopies() {
+    guard !copies.isEmpty else { return }
+    let grants = grants
+    var span = copies.mutableSpan
+    grants.copy(&span)
+    for index in copies.indices where copies[index].status != .okay { copyFailed[copySlots[index]] = true }
+    copies.removeAll(keepingCapacity: true)
+    copySlots.removeAll(keepingCapacity: true)
+  }
+
+  private mutating func answer(_ slot: Int, succeeded: Bool) {
+    let request = requests[slot]!
+    if succeeded { count(request) }
+    requests[slot] = nil
+    copyFailed[slot] = false
+    freeSlots.append(slot)
+    if slot == barrier { (barrier, barrierIsSubmitted) = (nil, false) }
+    answer(
+      id: request.id, operation: request.operation, status: succeeded ? BlkIf.Status.okay : BlkIf.Status.error)
+  }
+
+  private mutating func answer(id: UInt64, operation: UInt8, status: Int16) {
+    if status != BlkIf.Status.okay { counts.failedRequests &+= 1 }
+    ring.put(BlkIfResponse(id: id, operation: operation, status: status))
+  }
+
+  private mutating func count(_ request: BlkRequest) {
+    let sectors = UInt64(request.byteCount / BlkIf.sectorByteCount)
+    switch request.kind {
+    case .read:
+      counts.readRequests &+= 1
+      counts.sectorsRead &+= sectors
+    case .write, .writeBarrier:
+      counts.writeRequests &+= 1
+      counts.sectorsWritten &+= sectors
+    case .flush: counts.flushRequests &+= 1
+    }
+  }
+
+  // MARK: The end
+
+  /// The buffers belong to the store until it has completed what it has: waits for that, and answers nobody.
+  ///
+  /// - Returns: false when the store has not done so after a second; the buffers are then its own for good.
+  mutating func drain() -> Bool {
+    let deadline = Uptime.now.nanoseconds + 1_000_000_000
+    // A barrier that never went to the store is nothing to wait for.
+    let held = barrier != nil && !barrierIsSubmitted ? 1 : 0
+    while freeSlots.count + held < requests.count {
+      store.reap(into: &completions)
+      for index in completions.list.indices {
+        requests[completions.list[index].slot] = nil
+        freeSlots.append(completions.list[index].slot)
+      }
+      completions.list.removeAll(keepingCapacity: true)
+      guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else { break }
+      if freeSlots.count + held < requests.count { Wakeup.wait(for: descriptor, timeout: 10) }
+    }
+    if freeSlots.count + held == requests.count { return true }
+    // Memory that somebody may still write is never given back.
+    _ = unsafe Unmanaged.passRetained(buffers)
+    return false
+  }
+
+  var statistics: BlkBackStatistics {
+    var statistics = counts
+    statistics.ring = ring.statistics
+    return statistics
+  }
+
+  var ringDump: String { ring.dump() }
+}
