@@ -62,8 +62,11 @@ let package = Package(
     .testTarget(name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback"], swiftSettings: strict),
     .testTarget(name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
-    .testTarget(name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport"], swiftSettings: strict),
-    .testTarget(name: "NetTests", dependencies: ["NetBack", "NetFront", "TestSupport"], swiftSettings: strict),
+    .testTarget(
+      name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport", "XenLoopback"], swiftSettings: strict),
+    .testTarget(
+      name: "NetTests", dependencies: ["NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
+      swiftSettings: strict),
     .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
   ]
 )
