@@ -116,11 +116,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   public func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     self.device = device
-    offersFlush = try device.other.flag("feature-flush-cache")
-    offersBarrier = try device.other.flag("feature-barrier")
     negotiation = Negotiation()
-    negotiation.add("feature-flush-cache", frontend: true, backend: offersFlush)
-    negotiation.add("feature-barrier", frontend: true, backend: offersBarrier)
     negotiation.add("protocol", frontend: BlkIf.nativeProtocol, backend: "any", agreed: BlkIf.nativeProtocol)
     let entryCount = RingLayout.entryCount(
       byteCount: xenPageSize, stride: RingLayout.stride(BlkIfRequest.self, BlkIfResponse.self))
@@ -139,6 +135,11 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
     geometry = try BlockGeometry(from: device.other)
+    // Not before: Linux's backend opens its device late, and offers with Connected what that can do.
+    offersFlush = try device.other.flag("feature-flush-cache")
+    offersBarrier = try device.other.flag("feature-barrier")
+    negotiation.add("feature-flush-cache", frontend: true, backend: offersFlush)
+    negotiation.add("feature-barrier", frontend: true, backend: offersBarrier)
     queue = idleQueue.take()
   }
 
