@@ -144,7 +144,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
     geometry = try BlockGeometry(from: device.other)
-    // Only now: some backends offer these with Connected, and not before.
+    // Not before: Linux's backend opens its device late, and offers with Connected what that can do.
     offersFlush = try device.other.flag("feature-flush-cache")
     offersBarrier = try device.other.flag("feature-barrier")
     negotiation.add("feature-flush-cache", frontend: true, backend: offersFlush)

@@ -167,7 +167,10 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     queue?.kick()
   }
 
-  public func stop(_ device: XenbusDevice) { stopUsing() }
+  public func stop(_ device: XenbusDevice) {
+    queue?.settle()
+    stopUsing()
+  }
 
   public func release(_ device: XenbusDevice) { idleQueue = nil }
 

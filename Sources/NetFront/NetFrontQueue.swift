@@ -56,6 +56,10 @@ final class NetFrontQueue {
     return received
   }
 
+  /// Counts what the backend has answered so far, before the rest counts as dropped. At the end of a connection it does
+  /// not matter any more that the ring may be broken.
+  func settle() { try? transmit.reap() }
+
   /// Wakes the backend whatever its event indices say.
   func kick() { channel.notify() }
 

@@ -51,16 +51,6 @@ struct BlkHostileBackendTests {
     #expect(!disk.isConnected && results == [1: .disconnected, 2: .disconnected])
   }
 
-  @Test func featuresThatComeWithConnectedAreUsed() throws {
-    backend.keys = [StoreEntry("feature-flush-cache", true), StoreEntry("feature-barrier", true)]
-    let pair = try pair()
-    try pair.connect()
-    try disk.flush(tag: 1)
-    try disk.writeBarrier(sector: 0, pattern(512, seed: 1).span, tag: 2)
-    #expect(
-      disk.negotiation.lines.filter { $0.agreed == "on" }.map(\.feature) == ["feature-flush-cache", "feature-barrier"])
-  }
-
   @Test func responseOfAnotherOperationClosesTheDevice() throws {
     let pair = try pair()
     try pair.connect()

@@ -26,6 +26,20 @@ struct BlkLifecycleTests {
     #expect(pair.frontBus.report.isEmpty)
   }
 
+  /// As Linux's backend does, which opens its device only when the rings are there.
+  @Test func featuresOfferedWithConnectedAreUsed() throws {
+    let disk = BlkFrontDevice()
+    let backend = RawBlkBackend()
+    backend.keys = [StoreEntry("feature-flush-cache", true), StoreEntry("feature-barrier", true)]
+    let pair = try BlkPair(frontend: disk, backend: backend)
+    try pair.connect()
+    #expect(disk.negotiation.lines.filter { $0.agreed == "on" }.map(\.feature) == backend.keys.map(\.key))
+    try disk.flush(tag: 1)
+    try disk.writeBarrier(sector: 0, pattern(512, seed: 1).span, tag: 2)
+    disk.push()
+    #expect(try backend.requests().map(\.operation) == [BlkIf.Operation.flushDiskCache, BlkIf.Operation.writeBarrier])
+  }
+
   @Test(arguments: seeds(1...50, of: BlkLifecycleTests.self))
   func restartedBackendIsFollowed(seed: Seed) throws {
     let disk = BlkFrontDevice()

@@ -42,6 +42,18 @@ struct NetLifecycleTests {
     #expect(pair.frontBus.report.isEmpty && pair.backBus.report.isEmpty)
   }
 
+  @Test func framesAnsweredBeforeTheEndCountAsSent() throws {
+    let pair = try NetPair(end: EchoEnd())
+    try pair.connect()
+    let one = frame(1)
+    for _ in 0..<5 { try pair.card.send(one.span) }
+    pair.card.push()
+    _ = pair.scheduler.run(turns: 200) { false }
+    pair.frontBus.close()
+    #expect(pair.scheduler.run { pair.frontBus.isEmpty && !pair.card.isConnected })
+    #expect(pair.card.statistics.tx.packets == 5 && pair.card.statistics.tx.drops == 0)
+  }
+
   @Test(arguments: seeds(1...50, of: NetLifecycleTests.self))
   func restartedBackendIsFollowedInMidTraffic(seed: Seed) throws {
     let pair = try NetPair(seed: seed, end: EchoEnd())

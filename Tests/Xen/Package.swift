@@ -1,6 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+
 /// Programs that Tests/Xen/run takes into the control domain of a real Xen. Every executable here gets there, and the
 /// cases find it on their PATH.
 let package = Package(
@@ -10,11 +12,24 @@ let package = Package(
     .package(name: "swift-xen", path: "../..")
   ],
   targets: [
+    .target(
+      name: "RigSupport",
+      dependencies: [
+        .product(name: "XenBus", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
+        .product(name: "XenPlatform", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
     .executableTarget(
       name: "platform-conformance",
       dependencies: [
         .product(name: "PlatformConformance", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
       ],
-      swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)])
+      swiftSettings: strict),
+    .executableTarget(
+      name: "blk-front",
+      dependencies: ["RigSupport", .product(name: "BlkFront", package: "swift-xen")], swiftSettings: strict),
+    .executableTarget(
+      name: "net-front-ping",
+      dependencies: ["RigSupport", .product(name: "NetFront", package: "swift-xen")], swiftSettings: strict),
   ]
 )

@@ -1,17 +1,8 @@
 # Our block back end under Linux's own front end: every byte read and written, and unplugged as a toolstack does it.
-command -v blk-back || { echo "there is no program blk-back" > skipped; exit 77; }
+. /payload/functions
 
 back=/local/domain/0/backend/ublk/0/51712
 front=/local/domain/0/device/vbd/51712
-
-wait_for_state() {
-  tries=300
-  until [ "$(xenstore-read "$1/state")" = "$2" ]; do
-    tries=$((tries - 1))
-    [ $tries -gt 0 ] || { echo "$1/state never becomes $2"; xenstore-ls -f | grep /51712; return 1; }
-    usleep 100000
-  done
-}
 
 modprobe xen-blkfront
 dd if=/dev/urandom of=disk bs=1M count=16

@@ -1,0 +1,80 @@
+import Glibc
+import NetFront
+import RigSupport
+
+/// Brings up the card at a frontend directory, pings a host behind its backend and compares every reply.
+///
+/// usage: net-front-ping FRONTEND-PATH ADDRESS PEER COUNT [COUNTERS]
+///
+/// With COUNTERS, a folder with what the peer's interface has counted (/sys/class/net/INTERFACE/statistics), it also pings
+/// with many pings under way, floods the peer with frames, answers the peer's pings until SIGTERM, and compares the counters with the card's own.
+@main struct NetFrontPing {
+  static func main() {
+    RigProgram.run { arguments in
+      guard arguments.count == 4 || arguments.count == 5, let address = IPv4Address(arguments[1]),
+        let peer = IPv4Address(arguments[2]), let count = Int(arguments[3])
+      else { throw Failure("usage: net-front-ping FRONTEND-PATH ADDRESS PEER COUNT [COUNTERS]") }
+      let host = try Host(at: arguments[0], address: address, peer: peer)
+      try host.connect()
+      RigProgram.say("\(host.card.negotiation)")
+      try host.findPeer()
+      let card = host.card
+      RigProgram.say("card \(card.macAddress!) with MTU \(card.mtu!); \(peer) is at \(host.peerMAC!)")
+      try refuseLongFrame(card)
+      try host.ping(count: count)
+      if arguments.count == 5 {
+        try host.pingTogether(count: 640)
+        try host.flood(count: 1000)
+        RigProgram.say("answering")
+        _ = try host.run(seconds: 60) { false }
+        RigProgram.say("answered \(host.answeredCount)")
+        try compareCounters(host, in: arguments[4])
+      }
+      guard host.loop.unannouncedCount == 0 else {
+        throw Failure("\(host.loop.unannouncedCount) times something had come and no event said so")
+      }
+      try host.loop.leave()
+      let sum = card.statistics
+      RigProgram.say("left: \(sum)")
+      guard sum.tx.errors + sum.tx.drops + sum.rx.errors + sum.rx.drops == 0 else {
+        throw Failure("frames were lost, although every ping was answered")
+      }
+    }
+  }
+
+  private static func refuseLongFrame(_ card: NetFrontDevice) throws {
+    let frame = [UInt8](repeating: 0, count: card.maxFrameByteCount + 1)
+    do throws(NetFrontError) { try card.send(frame.span) } catch {
+      if case .tooLong = error { return }
+      throw error
+    }
+    throw Failure("a frame of \(frame.count) bytes was taken, with an MTU of \(card.mtu!)")
+  }
+
+  /// The peer receives what we transmit, and counts that without the Ethernet headers.
+  private static func compareCounters(_ host: Host, in folder: String) throws {
+    let statistics = host.card.statistics
+    let headers = UInt64(NetIf.headerByteCount) * statistics.tx.packets
+    let pairs = [
+      ("rx_packets", statistics.tx.packets), ("rx_bytes", statistics.tx.bytes - headers),
+      ("tx_packets", statistics.rx.packets), ("tx_bytes", statistics.rx.bytes),
+    ]
+    for (name, ours) in pairs {
+      let theirs = try counter("\(folder)/\(name)")
+      RigProgram.say("\(name): the peer's interface says \(theirs), the card \(ours)")
+      guard theirs == ours else { throw Failure("the two ends disagree about \(name)") }
+    }
+  }
+
+  private static func counter(_ path: String) throws -> UInt64 {
+    guard let file = unsafe fopen(path, "r") else { throw Failure("\(path) cannot be read") }
+    defer { unsafe fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 32)
+    // Safe: the array holds 32 bytes.
+    let count = unsafe bytes.withUnsafeMutableBytes { unsafe fread($0.baseAddress!, 1, $0.count, file) }
+    guard let number = UInt64(String(decoding: bytes[..<count], as: UTF8.self).filter(\.isNumber)) else {
+      throw Failure("\(path) holds no number")
+    }
+    return number
+  }
+}

@@ -1,0 +1,83 @@
+# Our block back end under Linux's own front end, when something is refused, is missing or ends.
+. /payload/functions
+
+back=/local/domain/0/backend/ublk/0/51712
+front=/local/domain/0/device/vbd/51712
+
+make_disk() {
+  xenstore-write $back/frontend $front $back/frontend-id 0 $back/online 1 $back/state 1 \
+    $front/backend $back $front/backend-id 0 $front/virtual-device 51712 $front/device-type disk $front/state 1
+}
+
+remove_disk() {
+  xenstore-rm $back
+  xenstore-rm $front
+  wait_for "xvda has gone" test ! -e /dev/xvda
+}
+
+modprobe xen-blkfront
+dd if=/dev/urandom of=disk bs=1M count=16
+cp disk original
+
+# Read-only.
+make_disk
+blk-back --path $back --image disk --read-only &
+server=$!
+wait_for_state $front 4
+wait_for "xvda is there" test -b /dev/xvda
+[ "$(blockdev --getro /dev/xvda)" = 1 ] || fail "Linux does not know that the disk is read-only"
+if dd if=/dev/zero of=/dev/xvda bs=4k count=1 conv=fsync; then fail "Linux wrote to a read-only disk"; fi
+[ "$(sha256sum < /dev/xvda)" = "$(sha256sum < original)" ] || fail "what Linux reads is not what the image holds"
+same "the image has changed" original disk
+# Idle, and told to end: the guest is asked to let go, and both ends close.
+kill $server
+wait $server || fail "blk-back ended with failure"
+wait_for_state $front 6
+wait_for_state $back 6
+remove_disk
+
+# An image that fails in one place: the error is one request's, and the disk goes on.
+make_disk
+blk-back --path $back --image disk &
+server=$!
+wait_for_state $front 4
+wait_for "xvda is there" test -b /dev/xvda
+truncate -s 8M disk
+if dd if=/dev/xvda of=beyond bs=4k skip=3000 count=1 iflag=direct; then fail "Linux read what the image has lost"; fi
+dd if=/dev/xvda of=got bs=64k count=128 iflag=direct
+truncate -s 8M original
+same "what Linux reads after the error is not what the image holds" original got
+dd if=/dev/urandom of=new bs=64k count=4
+dd if=new of=/dev/xvda bs=64k seek=252 oflag=direct
+dd if=disk of=got bs=64k skip=252
+same "what Linux wrote after the error is not what the image holds" new got
+kill $server
+wait $server || fail "blk-back ended with failure"
+wait_for_state $front 6
+wait_for_state $back 6
+remove_disk
+
+# No image.
+make_disk
+blk-back --path $back --image nowhere > log 2>&1 &
+server=$!
+node=/local/domain/0/error/backend/ublk/0/51712/error
+wait_for "the reason is where toolstacks look" xenstore-exists $node
+xenstore-read $node | tee reason
+grep -q "the image nowhere cannot be opened" reason
+wait_for_state $front 6
+wait_for_state $back 6
+[ ! -e /dev/xvda ] || fail "Linux has a disk without an image"
+kill $server
+wait $server || { cat log; fail "blk-back ended with failure"; }
+remove_disk
+# With the image there, the device made anew works.
+make_disk
+blk-back --path $back --image disk &
+server=$!
+wait_for_state $front 4
+wait_for "xvda is there" test -b /dev/xvda
+[ "$(sha256sum < /dev/xvda)" = "$(sha256sum < disk)" ] || fail "what Linux reads is not what the image holds"
+kill $server
+wait $server || fail "blk-back ended with failure"
+remove_disk
