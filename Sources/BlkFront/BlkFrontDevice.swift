@@ -21,6 +21,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   private var queue: BlkFrontQueue?
   /// Shared with the backend, but not in use: before it has connected, and until it has let go.
   private var idleQueue: BlkFrontQueue?
+  private var isPolling = false
   /// Requests whose backend went away, for the next poll to report.
   private var lostTags: [UInt64] = []
   private var device: XenbusDevice?
@@ -78,8 +79,9 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   private func put(
     _ operation: UInt8, _ sector: UInt64, _ byteCount: Int, _ tag: UInt64, _ payload: Span<UInt8>? = nil
   ) throws(BlkFrontError) {
-    guard let queue else { throw .notConnected }
-    try queue.put(operation: operation, sector: sector, byteCount: byteCount, tag: tag, payload: payload)
+    let put: Void? = try queue?.put(
+      operation: operation, sector: sector, byteCount: byteCount, tag: tag, payload: payload)
+    if put == nil { throw .notConnected }
   }
 
   /// Shows the backend what was put since the last time, and notifies it unless it is awake.
@@ -91,13 +93,10 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   /// - Returns: how many there were.
   @discardableResult
   public func poll(_ body: (BlkFrontCompletion) -> Void) -> Int {
-    var completed = 0
-    if let queue {
-      do throws(DeviceError) { completed = try queue.poll(body) } catch {
-        stopUsing()
-        device?.report(error)
-      }
-    }
+    precondition(!isPolling, "a completion's receiver does not poll")
+    isPolling = true
+    defer { isPolling = false }
+    let completed = handOver(body)
     guard !lostTags.isEmpty else { return completed }
     let lost = lostTags
     lostTags = []
@@ -105,8 +104,22 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     return completed + lost.count
   }
 
+  /// Each completion is handed over outside of every access to the queue, so that its receiver may make the next request.
+  private func handOver(_ body: (BlkFrontCompletion) -> Void) -> Int {
+    do throws(DeviceError) { try queue?.takeResponses() } catch {
+      stopUsing()
+      device?.report(error)
+    }
+    var count = 0
+    while let completion = queue?.nextCompletion() {
+      body(completion)
+      count += 1
+    }
+    return count
+  }
+
   /// Readable when ``poll(_:)`` would hand something over; nil when not connected.
-  public var descriptor: CInt? { queue?.descriptor }
+  public var descriptor: CInt? { queue?.channel.descriptor }
 
   /// Requests put and not completed.
   public var inFlightCount: Int { (queue?.inFlightCount ?? 0) + lostTags.count }
@@ -134,7 +147,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     let dataPages = try device.share(pageCount: entryCount * BlkIf.maxSegmentCount)
     let reference = ringPages.references[0]
     idleQueue = BlkFrontQueue(
-      BlkFrontWork(ring: FrontRing(initialising: ringPages.takeRegion()), channel: channel, pages: dataPages))
+      ring: FrontRing(initialising: ringPages.takeRegion()), channel: channel, pages: dataPages)
     negotiation.add("ring slots", frontend: "\(entryCount)", backend: "any", agreed: "\(entryCount)")
     return [
       StoreEntry("ring-ref", reference.rawValue), StoreEntry("event-channel", channel.port.rawValue),
@@ -157,8 +170,8 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   public func release(_ device: XenbusDevice) { idleQueue = nil }
 
   private func stopUsing() {
-    guard let queue = queue.take() else { return }
-    lostTags += queue.unansweredTags
-    idleQueue = queue
+    guard queue != nil else { return }
+    lostTags += queue!.unansweredTags()
+    idleQueue = queue.take()
   }
 }
