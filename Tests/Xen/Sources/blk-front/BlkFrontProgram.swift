@@ -16,10 +16,10 @@ import RigSupport
       RigProgram.say("\(disk.device.negotiation)\n\(disk.geometry)")
       switch (arguments[1], arguments.count) {
       case ("read", 3): try disk.read(to: arguments[2])
-      case ("write", 3): try disk.write(bytes(of: arguments[2]), as: .write)
-      case ("barrier", 3): try disk.write(bytes(of: arguments[2]), as: .barrier)
+      case ("write", 3): try disk.write(RigProgram.bytes(of: arguments[2]), as: .write)
+      case ("barrier", 3): try disk.write(RigProgram.bytes(of: arguments[2]), as: .barrier)
       case ("rewrite", 3):
-        let bytes = try bytes(of: arguments[2])
+        let bytes = try RigProgram.bytes(of: arguments[2])
         var rounds = 0
         while !RigProgram.isStopRequested {
           try disk.write(bytes, as: .write)

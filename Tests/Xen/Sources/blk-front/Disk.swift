@@ -1,5 +1,4 @@
 import BlkFront
-import Glibc
 import RigSupport
 
 /// One disk, read and written with as many requests in flight as the ring has slots.
@@ -33,7 +32,7 @@ final class Disk {
       let place = Int(completion.tag)
       bytes.replaceSubrange(place..<place + completion.bytes.count, with: completion.bytes.copied())
     }
-    try writeFile(bytes, path)
+    try RigProgram.write(bytes, to: path)
     RigProgram.say("read \(byteCount) bytes")
   }
 
@@ -133,24 +132,4 @@ final class Disk {
     if let failure { throw failure }
     guard held else { throw Failure("\(what) is not answered: \(loop.bus.report.joined(separator: "; "))") }
   }
-}
-
-func bytes(of path: String) throws -> [UInt8] {
-  guard let file = unsafe fopen(path, "r") else { throw Failure("\(path) cannot be read") }
-  defer { unsafe fclose(file) }
-  var bytes: [UInt8] = []
-  var piece = [UInt8](repeating: 0, count: 1 << 20)
-  while true {
-    // Safe: the array holds as many bytes as are asked for.
-    let count = unsafe piece.withUnsafeMutableBytes { unsafe fread($0.baseAddress!, 1, $0.count, file) }
-    guard count > 0 else { return bytes }
-    bytes += piece[..<count]
-  }
-}
-
-private func writeFile(_ bytes: [UInt8], _ path: String) throws {
-  guard let file = unsafe fopen(path, "w") else { throw Failure("\(path) cannot be written") }
-  // Safe: the array holds as many bytes as are written.
-  let count = unsafe bytes.withUnsafeBytes { unsafe fwrite($0.baseAddress!, 1, $0.count, file) }
-  guard unsafe fclose(file) == 0, count == bytes.count else { throw Failure("\(path) cannot be written") }
 }

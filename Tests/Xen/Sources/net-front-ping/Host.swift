@@ -88,9 +88,19 @@ final class Host {
   func findPeer() throws {
     try card.send(ARPPacket(.request, from: own, to: (.broadcast, peer)).frame.span)
     card.push()
-    guard try run(seconds: 5, until: { peerMAC != nil }) else {
+    if try run(seconds: 3, until: { peerMAC != nil }) { return }
+    guard card.inFlightCount > 0, let netback = LinuxNetback(interface: "vif0.0") else {
       throw Failure("nobody answers for \(peer): \(card.statistics), in flight \(card.inFlightCount)")
     }
+    let before = try netback.eventCount()
+    try netback.kick()
+    guard try run(seconds: 3, until: { peerMAC != nil }) else {
+      throw Failure("nobody answers for \(peer), kicked or not: \(card.statistics), in flight \(card.inFlightCount)")
+    }
+    guard try netback.eventCount() > before else {
+      throw Failure("the backend was not notified of the first frame: \(card.statistics)")
+    }
+    RigProgram.say("Linux had held back the event of the first frame, and took it after a kick")
   }
 
   /// Pings `count` times, one after the other, with payloads of many lengths from nothing to the longest.

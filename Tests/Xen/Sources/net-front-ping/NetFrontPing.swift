@@ -1,4 +1,3 @@
-import Glibc
 import NetFront
 import RigSupport
 
@@ -67,14 +66,8 @@ import RigSupport
   }
 
   private static func counter(_ path: String) throws -> UInt64 {
-    guard let file = unsafe fopen(path, "r") else { throw Failure("\(path) cannot be read") }
-    defer { unsafe fclose(file) }
-    var bytes = [UInt8](repeating: 0, count: 32)
-    // Safe: the array holds 32 bytes.
-    let count = unsafe bytes.withUnsafeMutableBytes { unsafe fread($0.baseAddress!, 1, $0.count, file) }
-    guard let number = UInt64(String(decoding: bytes[..<count], as: UTF8.self).filter(\.isNumber)) else {
-      throw Failure("\(path) holds no number")
-    }
+    let text = String(decoding: try RigProgram.bytes(of: path), as: UTF8.self)
+    guard let number = UInt64(text.filter { !$0.isWhitespace }) else { throw Failure("\(path) holds no number") }
     return number
   }
 }
