@@ -14,7 +14,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public private(set) var macAddress: MACAddress?
   /// The card's number in its domain, where its directory says one.
   public private(set) var handle: UInt32?
-  /// The largest payload of a frame, as the card's directory says and a page allows.
+  /// The largest payload of a frame: as the card's directory says, and 1500 at most without scatter-gather.
   public private(set) var mtu: Int?
   /// Whether the backend said that the link is up, when it connected. A frame may be sent either way.
   public private(set) var hasCarrier = false
@@ -123,7 +123,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     ]
   }
 
-  /// Our own directory's `mtu`, as far as one page holds its frames.
+  /// Our own directory's `mtu`, as far as a card without scatter-gather may go.
   private func negotiateMTU(_ own: StoreDirectory) throws(DeviceError) -> Int {
     let wanted = try own.optionalNumber("mtu", as: UInt16.self).map { Int($0) } ?? NetIf.defaultMTU
     guard NetIf.mtuRange.contains(wanted) else {
@@ -131,10 +131,10 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
         path: own.path(of: "mtu"), value: "\(wanted)",
         expected: "a number from \(NetIf.mtuRange.lowerBound) to \(NetIf.mtuRange.upperBound)")
     }
-    let mtu = min(wanted, xenPageSize - Self.frameOverhead)
+    let mtu = min(wanted, NetIf.defaultMTU)
     negotiation.add(
       "mtu", frontend: "\(wanted)", backend: "any", agreed: "\(mtu)",
-      reason: mtu < wanted ? "without feature-sg a frame is one page at most" : "")
+      reason: mtu < wanted ? "without feature-sg Linux's network backend allows no more" : "")
     return mtu
   }
 

@@ -97,7 +97,10 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
       }
     }
     try agree(effective.count, Operation.allCases.count, "an operation never did anything", .putRequest)
-    try agree(notified.count, 4, "a push always answered the same", .pushRequestsAndCheck)
+    // A ring of many pages is pushed too seldom, between long bursts, for chance to bring all four answers every time.
+    if pair.raw.pages.pageCount == 1 {
+      try agree(notified.count, 4, "a push always answered the same", .pushRequestsAndCheck)
+    }
     try agree(pair.raw[.responseProducer] < start, true, "the indices never wrapped", .putRequest)
   }
 
