@@ -4,16 +4,18 @@ import XenRing
 /// One disk's control plane: its keys, its ring's mapping, its queue's start and stop (io/blkif.h).
 final class BlkBackDevice: Backend {
   private let store: any BlockStore
+  private let offersFlush: Bool
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private var queue: BlkBackQueue?
 
-  init(store: any BlockStore, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void) {
+  init(store: any BlockStore, offersFlush: Bool, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void) {
     self.store = store
+    self.offersFlush = offersFlush
     self.whenClosed = whenClosed
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    [StoreEntry("feature-flush-cache", true), StoreEntry("feature-barrier", true)]
+    [StoreEntry("feature-flush-cache", offersFlush), StoreEntry("feature-barrier", true)]
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {

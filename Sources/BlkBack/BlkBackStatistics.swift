@@ -6,6 +6,8 @@ public struct BlkBackStatistics: Hashable, Sendable {
   public var readRequests: UInt64 = 0
   public var writeRequests: UInt64 = 0
   public var flushRequests: UInt64 = 0
+  /// Of the writes, those that were barriers.
+  public var barrierRequests: UInt64 = 0
   /// 512-byte sectors.
   public var sectorsRead: UInt64 = 0
   public var sectorsWritten: UInt64 = 0

@@ -196,6 +196,7 @@ struct BlkBackWork: ~Copyable {
       counts.sectorsRead &+= sectors
     case .write, .writeBarrier:
       counts.writeRequests &+= 1
+      if request.kind == .writeBarrier { counts.barrierRequests &+= 1 }
       counts.sectorsWritten &+= sectors
     case .flush: counts.flushRequests &+= 1
     }

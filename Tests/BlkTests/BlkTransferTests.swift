@@ -116,6 +116,17 @@ struct BlkTransferTests {
     #expect(pair.complete(disk)[11]?.bytes == pattern(512, seed: 10))
   }
 
+  @Test func barriersAloneAreOffered() throws {
+    let disk = BlkFrontDevice()
+    let store = RecordingStore(sectorCount: 64)
+    let pair = try BlkPair(frontend: disk, backend: BlkBackDriver(offersFlush: false) { _ in store })
+    try pair.connect()
+    #expect(throws: BlkFrontError.notSupported("feature-flush-cache")) { try disk.flush(tag: 1) }
+    try disk.writeBarrier(sector: 3, pattern(512, seed: 1).span, tag: 2)
+    #expect(pair.complete(disk)[2]?.result == .succeeded)
+    #expect(store.record == ["writeBarrier 3"])
+  }
+
   @Test func requestMayBeMadeWhileACompletionIsHandedOver() throws {
     let disk = BlkFrontDevice()
     let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 64))

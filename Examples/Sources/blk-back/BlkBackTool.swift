@@ -33,6 +33,9 @@ import XenNative
   @Flag(help: "Refuse all writes.")
   var readOnly = false
 
+  @Flag(help: "Offer write barriers only and no flushes, as old guests know them.")
+  var barriersOnly = false
+
   func validate() throws {
     guard (type == nil) != (path == nil) else { throw ValidationError("Give either --type or --path.") }
     guard image == nil || path != nil else {
@@ -46,7 +49,8 @@ import XenNative
   func run() throws {
     let platform = try NativePlatform()
     let bus = try Bus(on: platform, log: Logger(label: "blk-back"))
-    let driver = BlkBackDriver(type: type ?? "disk", whenClosed: Self.report) { (device) throws(DeviceError) in
+    let driver = BlkBackDriver(type: type ?? "disk", offersFlush: !barriersOnly, whenClosed: Self.report) {
+      (device) throws(DeviceError) in
       try store(for: device)
     }
     if let path {
@@ -83,7 +87,8 @@ import XenNative
   private static func report(_ device: XenbusDevice, _ statistics: BlkBackStatistics) {
     print(
       "\(device.own.path): \(statistics.readRequests) reads of \(statistics.sectorsRead) sectors, "
-        + "\(statistics.writeRequests) writes of \(statistics.sectorsWritten) sectors, \(statistics.flushRequests) flushes, "
+        + "\(statistics.writeRequests) writes of \(statistics.sectorsWritten) sectors, "
+        + "\(statistics.barrierRequests) of them barriers, \(statistics.flushRequests) flushes, "
         + "\(statistics.failedRequests) failed; notified \(statistics.ring.notificationsSent) times, "
         + "spared \(statistics.ring.notificationsSuppressed)")
   }
