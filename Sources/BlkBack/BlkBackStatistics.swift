@@ -1,8 +1,8 @@
 import XenRing
 
-/// What a block backend has done, in the terms of Linux's /sys/bus/xen-backend.
+/// What one ring of a block backend has done.
 public struct BlkBackStatistics: Hashable, Sendable {
-  /// Requests by kind: read, write (barriers included), flush.
+  /// Requests that succeeded, by kind: read, write (barriers included), flush.
   public var readRequests: UInt64 = 0
   public var writeRequests: UInt64 = 0
   public var flushRequests: UInt64 = 0
