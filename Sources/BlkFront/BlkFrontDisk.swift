@@ -22,13 +22,19 @@ public final class BlkFrontDisk: Sendable {
 
   /// Connects to the disk whose frontend directory this is, such as `/local/domain/1/device/vbd/51712`.
   ///
+  /// - Parameters:
+  ///   - layout: as ``BlkFrontDevice/init(protocol:poolPageCount:)`` takes it.
+  ///   - poolPageCount: as well.
   /// - Throws: ``BlkFrontError/notConnectedInTime(_:)``, which says what was waited for, when the backend has not connected
   ///   after `timeout`; a ``DeviceError`` when there is no store to look at.
   public static func connect(
-    to frontendPath: String, on platform: any Platform, timeout: Duration = .seconds(10),
+    to frontendPath: String, on platform: any Platform, protocol layout: BlkProtocol = .native,
+    poolPageCount: Int = BlkFrontDevice.defaultPoolPageCount, timeout: Duration = .seconds(10),
     log: Logger = Logger(label: "blkfront")
   ) async throws -> BlkFrontDisk {
-    let disk = try BlkFrontDisk(frontendPath, on: platform, log: log)
+    let disk = try BlkFrontDisk(frontendPath, on: platform, log: log) {
+      BlkFrontDevice(protocol: layout, poolPageCount: poolPageCount)
+    }
     let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + timeout.nanoseconds)
     do { _ = try await disk.call(.connection(before: deadline)) } catch {
       await disk.close(within: .zero)
@@ -37,11 +43,13 @@ public final class BlkFrontDisk: Sendable {
     return disk
   }
 
-  private init(_ frontendPath: String, on platform: any Platform, log: Logger) throws(DeviceError) {
+  private init(
+    _ frontendPath: String, on platform: any Platform, log: Logger, makeDevice: @Sendable () -> BlkFrontDevice
+  ) throws(DeviceError) {
     let mailbox = BlkFrontMailbox()
     self.mailbox = mailbox
     thread = try BusThread(on: platform, log: log, name: "blkfront") { (bus) throws(XenstoreError) in
-      let device = BlkFrontDevice()
+      let device = makeDevice()
       try bus.register(device, at: frontendPath)
       return BlkFrontCalls(device, mailbox)
     }

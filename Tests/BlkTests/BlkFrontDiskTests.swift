@@ -70,6 +70,22 @@ struct BlkFrontDiskTests {
     backend.join()
   }
 
+  @Test func callsWaitForPagesOfASmallPoolInTheirOrder() async throws {
+    let backend = try serve(MemoryStore(sectorCount: 1 << 14))
+    let disk = try await BlkFrontDisk.connect(
+      to: device.frontendPath, on: rig.guest, protocol: .x86_32, poolPageCount: 11, log: .silent)
+    #expect(disk.negotiation.lines.first { $0.feature == "pool pages" }?.agreed == "11")
+    let written = pattern(1 << 20, seed: 3)
+    try await disk.write(sector: 0, written)
+    async let first = disk.read(sector: 0, byteCount: 1 << 20)
+    async let second = disk.read(sector: 0, byteCount: 4096)
+    #expect(try await first == written)
+    #expect(try await second == Array(written[..<4096]))
+    await disk.close()
+    backend.end(within: 0)
+    backend.join()
+  }
+
   @Test func cancelledCallEndsWhenNothingOfItIsInFlight() async throws {
     let store = HoldingStore(MemoryStore(sectorCount: 1 << 14))
     let backend = try serve(store)
