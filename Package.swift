@@ -61,7 +61,8 @@ let package = Package(
     .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback"], swiftSettings: strict),
     .testTarget(
-      name: "XenLoopbackTests", dependencies: ["PlatformConformance", "TestSupport", "XenLoopback"],
+      name: "XenLoopbackTests",
+      dependencies: ["BlkBack", "BlkFront", "PlatformConformance", "TestSupport", "XenLoopback"],
       swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
     .testTarget(

@@ -45,6 +45,15 @@ open class DriverPair {
     return bus
   }
 
+  /// Another process of the guest, with a bus of its own.
+  public func addFrontBus(_ frontend: any FrontendDriver, at path: String) throws -> Bus {
+    let process = rig.loopback.addProcess(in: rig.guest.domain)
+    let bus = try Bus(on: process, queueHost: scheduler.host(of: process), log: .silent)
+    try bus.register(frontend, at: path)
+    scheduler.add(bus, of: process, name: "second frontend's bus") { _ in bus.poll() }
+    return bus
+  }
+
   public var frontendState: XenbusState { get throws { try rig.state(device.frontendPath) } }
   public var backendState: XenbusState { get throws { try rig.state(device.backendPath) } }
 
