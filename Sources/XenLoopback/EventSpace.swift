@@ -150,10 +150,11 @@ struct EventSpace {
       }
       if let port = inOrder.randomElement(using: &random) { due.append(port) }
     }
+    // Some may have been closed meanwhile.
+    due = due.filter { ports[$0.key] === $0 }
     for port in due {
       port.isHeld = false
-      // It may have been closed meanwhile.
-      if ports[port.key] === port { port.raise() }
+      port.raise()
     }
     return due.count
   }

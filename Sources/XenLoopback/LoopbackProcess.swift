@@ -11,7 +11,7 @@ final class LoopbackProcess: Sendable {
 
   init(of domain: DomainID) { self.domain = domain }
 
-  /// Asked with the lock of a space held, it is true from when ``kill()`` has taken what the process has there.
+  /// Each space asks with its lock held: what it lets through before this is true, ``Loopback/kill(_:)`` then takes away.
   var isKilled: Bool { killed.load(ordering: .acquiring) }
 
   /// False when it had been killed before.

@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 import Testing
 import XenLoopback
 import XenPlatform
@@ -164,5 +165,20 @@ struct GrantTests {
     }
     #expect(xen.loopback.grantCounts.sharedPages == 0)
     _ = try xen.one.grants.share(pageCount: 1, with: xen.two.domain, writable: true)
+  }
+
+  /// Which of a hundred maps fail, when one in three does.
+  private func failures(_ seed: Seed) throws -> [Bool] {
+    let xen = Domains(seed: seed.value)
+    let pages = try xen.one.grants.share(pageCount: 1, with: xen.two.domain, writable: true)
+    xen.loopback.grantFaults.failedMap = .oneIn(3)
+    return (0..<100).map { _ in (try? xen.two.grants.map(pages.references, of: xen.one.domain, writable: true)) == nil }
+  }
+
+  @Test(arguments: seeds(1...4, of: Self.self)) func failuresAtRandomRepeatWithTheirSeed(seed: Seed) throws {
+    let failures = try failures(seed)
+    #expect((10...60).contains(failures.count { $0 }))
+    #expect(try self.failures(seed) == failures)
+    #expect(try self.failures(Seed(seed.value &+ 1000)) != failures)
   }
 }

@@ -1,4 +1,4 @@
-import Glibc
+import Foundation
 import Synchronization
 import Testing
 import XenLoopback
@@ -165,6 +165,47 @@ struct KillTests {
     #expect(port != nil && xen.loopback.openPortCount == 0)
     let counts = xen.loopback.grantCounts
     #expect(counts.sharedPages == 0 && counts.quarantinedPages == 0 && counts.orphanedPages == 0)
+  }
+
+  /// Shares, maps, binds, notifies, watches and writes until it is told that it was killed.
+  private static func work(_ domain: LoopbackDomain) throws {
+    let (channels, store) = (try domain.openEventChannels(), try domain.openXenstore())
+    var number = 0
+    while true {
+      number += 1
+      let pages = try domain.grants.share(pageCount: 2, with: domain.domain, writable: true)
+      let mapped = try domain.grants.map(pages.references, of: domain.domain, writable: true)
+      mapped.bytes.zero()
+      let port = try channels.allocateUnbound(for: domain.domain)
+      let bound = try channels.bindInterdomain(to: domain.domain, port: port)
+      channels.notify(bound)
+      while let pending = channels.nextPending() { channels.unmask(pending) }
+      if number % 2 == 0 { channels.close(bound) }
+      let transaction = try store.startTransaction()
+      try store.write("\(number % 8)", [], in: transaction)
+      try store.endTransaction(transaction, commit: true)
+      try store.watch("\(number % 8)", token: "t")
+      try store.unwatch("\(number % 8)", token: "t")
+    }
+  }
+
+  @Test func processKilledWhileItsThreadWorksLeavesNothing() throws {
+    for count in 1...20 {
+      let victim = xen.loopback.addProcess(in: xen.one.domain)
+      let reason = Mutex<String?>(nil)
+      let before = xen.loopback.grantCounts.mapTotal
+      Thread.detachNewThread {
+        do { try Self.work(victim) } catch { reason.withLock { $0 = "\(error)" } }
+      }
+      while xen.loopback.grantCounts.mapTotal < before + count, reason.withLock({ $0 == nil }) { sched_yield() }
+      victim.kill()
+      // The thread's regions, handle and connection have ended when it says why.
+      while reason.withLock({ $0 == nil }) { sched_yield() }
+      #expect(reason.withLock { $0?.contains("this process was killed") } == true)
+      let counts = xen.loopback.grantCounts
+      #expect(counts.sharedPages == 0 && counts.mappedPages == 0 && counts.orphanedPages == 0)
+      #expect(xen.loopback.openPortCount == 0)
+    }
   }
 
   private final class CountingQueue: DataQueue {
