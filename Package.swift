@@ -60,7 +60,10 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback"], swiftSettings: strict),
-    .testTarget(name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
+    .testTarget(
+      name: "XenLoopbackTests",
+      dependencies: ["BlkBack", "BlkFront", "PlatformConformance", "TestSupport", "XenLoopback"],
+      swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
     .testTarget(
       name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport", "XenLoopback"], swiftSettings: strict),
