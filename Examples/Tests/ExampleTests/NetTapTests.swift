@@ -76,6 +76,7 @@ struct NetTapNamespaceTests {
   @Test func iperfCrossesBothWays() throws {
     let run = try run(
       """
+      # The sender stops at 20 MiB; what is under way then may not be counted.
       for direction in "" --reverse; do
         guest iperf3 --server --one-off >&/dev/null & server=$!
         until guest ss -tln | grep -q :5201; do sleep 0.02; done
@@ -90,7 +91,7 @@ struct NetTapNamespaceTests {
       .compactMap {
         Int($0.output.1)
       }
-    #expect(received.count == 2 && received.allSatisfy { $0 >= 20 << 20 }, "\(run.output)")
+    #expect(received.count == 2 && received.allSatisfy { $0 > 16 << 20 }, "\(run.output)")
   }
 
   @Test func deviceThatIsRemovedEndsTheProgramWithASentence() throws {
