@@ -43,7 +43,7 @@ let package = Package(
     .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
-    .target(name: "NetBack", dependencies: ["NetIf", "Pcap", "XenRing"], swiftSettings: strict),
+    .target(name: "NetBack", dependencies: ["CLinux", "NetIf", "Pcap", "XenRing"], swiftSettings: strict),
     .target(name: "NetFront", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
     .target(name: "Pcap", dependencies: [system], swiftSettings: strict),
 
