@@ -32,7 +32,7 @@ final class BlkFrontCalls: BusThreadClient {
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
 
   func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
-    device.poll(complete)
+    device.poll { complete($0) }
     showConnection()
     takeMail()
     let deadline = answerConnected(bus, now: now)

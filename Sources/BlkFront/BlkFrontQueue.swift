@@ -64,7 +64,8 @@ struct BlkFrontQueue: ~Copyable {
     operation: UInt8, sector: UInt64, byteCount: Int, tag: UInt64, payload: Span<UInt8>? = nil
   ) throws(BlkFrontError) {
     let pageCount = (byteCount + xenPageSize - 1) / xenPageSize
-    guard freePageCount >= pageCount, let slot = freeSlots.popLast() else { throw .busy }
+    guard freePageCount >= pageCount, !freeSlots.isEmpty else { throw .busy }
+    let slot = freeSlots.removeLast()
     var request = BlkIfRequest(
       operation: operation, segmentCount: UInt8(pageCount), id: UInt64(slot), sectorNumber: sector)
     let firstPage = firstFreePage

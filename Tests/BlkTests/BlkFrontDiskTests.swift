@@ -186,6 +186,29 @@ struct BlkFrontDiskTests {
     second.join()
   }
 
+  @Test func killedBackendFailsWhatItHadOnceAnotherComes() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let first = try serve(store)
+    let disk = try await connect()
+    let inFlight = Task { try await disk.write(sector: 0, pattern(512, seed: 1)) }
+    #expect(try await eventually { store.heldCount == 1 })
+    rig.driverDomain.kill()
+    // Nothing that it does reaches anybody any more.
+    store.letGo()
+    first.end(within: 0)
+    first.join()
+    let successor = rig.loopback.addProcess(in: rig.driverDomain.domain)
+    let second = try BusThread(on: successor, log: .silent) { (bus) throws(XenstoreError) in
+      try bus.register(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+      return nil
+    }
+    await #expect(throws: BlkFrontError.disconnected) { try await inFlight.value }
+    #expect(try await disk.read(sector: 0, byteCount: 512).count == 512)
+    await disk.close()
+    second.end(within: 0)
+    second.join()
+  }
+
   @Test func removedDeviceFailsWhatWaits() async throws {
     let backend = try serve(MemoryStore(sectorCount: 64))
     let disk = try await connect()

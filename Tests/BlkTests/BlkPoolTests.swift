@@ -1,6 +1,5 @@
 import BlkBack
 import BlkFront
-import Synchronization
 import TestSupport
 import Testing
 import XenLoopback
@@ -44,100 +43,25 @@ struct BlkPoolTests {
     #expect(results[4]?.bytes == written && results[3]?.bytes == pattern(4096, seed: 1))
   }
 
-  @Test(arguments: [(400, 352, ""), (352, 176, "x"), (100, 88, "x"), (12, 11, "x")] as [(Int, Int, String)])
-  func poolIsSmallerWhereThePagesDoNotSuffice(limit: Int, agreed: Int, reason: String) throws {
+  @Test(arguments: [(400, 352), (352, 176), (100, 88), (12, 11)])
+  func poolIsSmallerWhereThePagesDoNotSuffice(limit: Int, agreed: Int) throws {
     let disk = BlkFrontDevice()
-    let rig = try ShortOfPages(limit: limit)
-    #expect(try rig.connect(disk))
-    #expect(pool(disk)?.frontend == "352" && pool(disk)?.agreed == "\(agreed)")
-    #expect(
-      pool(disk)?.reason == (reason.isEmpty ? "" : "cannot share 352 more pages: raise the limit of this test"))
+    let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 256))
+    pair.guest.sharedPageLimit = limit
+    try pair.connect()
+    let reason = agreed == 352 ? "" : "\(GrantError.gntallocLimit(pageCount: 352))"
+    #expect(pool(disk).map { [$0.frontend, $0.agreed, $0.reason] } == ["352", "\(agreed)", reason])
+    #expect(pair.loopback.grantCounts.sharedPages == agreed + 1)
     try disk.write(sector: 0, pattern(BlkFrontDevice.maxByteCount, seed: 1).span, tag: 1)
-    #expect(rig.complete(disk) == [1: .succeeded])
+    #expect(pair.complete(disk)[1]?.result == .succeeded)
   }
 
   @Test func diskWithoutPagesForOneRequestSaysWhichLimitToRaise() throws {
     let disk = BlkFrontDevice()
-    let rig = try ShortOfPages(limit: 11)
-    #expect(try !rig.connect(disk))
-    #expect(
-      try rig.rig.error(of: rig.rig.guest, rig.device.frontendPath)
-        == "22 cannot share 11 more pages: raise the limit of this test")
-    #expect(rig.rig.loopback.grantCounts.sharedPages == 0, "what was shared before is given back")
+    let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 256))
+    pair.guest.sharedPageLimit = 11
+    #expect(try pair.scheduler.run { try pair.frontendError != nil })
+    #expect(try pair.frontendError == "22 \(GrantError.gntallocLimit(pageCount: 11))")
+    #expect(pair.loopback.grantCounts.sharedPages == 0, "what was shared before is given back")
   }
-}
-
-/// A guest whose kernel shares no more than so many pages at a time.
-private final class ShortOfPages {
-  let rig: Rig
-  let device: Toolstack.Device
-  private let front: Bus
-  private let back: Bus
-
-  init(limit: Int) throws {
-    rig = try Rig()
-    device = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "test")
-    front = try Bus(on: LimitedPlatform(rig.guest, limit: limit), log: .silent)
-    back = try Bus(on: rig.driverDomain, log: .silent)
-  }
-
-  /// Until the disk is connected, or says why it cannot be.
-  func connect(_ disk: BlkFrontDevice) throws -> Bool {
-    try back.register(BlkBackDriver { _ in MemoryStore(sectorCount: 256) })
-    try front.register(disk, at: device.frontendPath)
-    _ = front.run(seconds: 10) {
-      back.poll()
-      return disk.isConnected || (try? rig.error(of: rig.guest, device.frontendPath)) != nil
-    }
-    return disk.isConnected
-  }
-
-  func complete(_ disk: BlkFrontDevice) -> [UInt64: BlkFrontCompletion.Result] {
-    var results: [UInt64: BlkFrontCompletion.Result] = [:]
-    disk.push()
-    while disk.inFlightCount > 0 {
-      if let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 1000) }
-      disk.poll { results[$0.tag] = $0.result }
-    }
-    return results
-  }
-}
-
-private final class LimitedPlatform: Platform {
-  private let real: any Platform
-  let grants: any GrantTable
-
-  init(_ real: any Platform, limit: Int) { (self.real, grants) = (real, LimitedGrants(real.grants, limit: limit)) }
-
-  var domain: DomainID { real.domain }
-
-  func openEventChannels() throws(EventChannelError) -> any EventChannels { try real.openEventChannels() }
-  func openXenstore() throws(XenstoreError) -> any Xenstore { try real.openXenstore() }
-}
-
-/// Counts what is shared, and never gives any of it back: a test's device connects once.
-private final class LimitedGrants: GrantTable {
-  private let real: any GrantTable
-  private let left: Mutex<Int>
-
-  init(_ real: any GrantTable, limit: Int) {
-    self.real = real
-    left = Mutex(limit)
-  }
-
-  func share(pageCount: Int, with domain: DomainID, writable: Bool) throws(GrantError) -> GrantedPages {
-    let suffice = left.withLock { left in
-      if left < pageCount { return false }
-      left -= pageCount
-      return true
-    }
-    guard suffice else { throw .exhausted(pageCount: pageCount, advice: "raise the limit of this test") }
-    return try real.share(pageCount: pageCount, with: domain, writable: writable)
-  }
-
-  func map(_ references: [GrantReference], of domain: DomainID, writable: Bool) throws(GrantError) -> SharedRegion {
-    try real.map(references, of: domain, writable: writable)
-  }
-
-  func copy(_ copies: inout MutableSpan<GrantCopy>) { real.copy(&copies) }
 }

@@ -1,8 +1,10 @@
 // driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests or frames, BATCH at a time, through a frontend and a backend on
-// an in-process Xen, all on one thread, and fails when fewer come back. Benchmarks/driver-thresholds counts what that costs.
+// an in-process Xen, and fails when fewer come back: all on one thread, but for block-async. Benchmarks/driver-thresholds counts
+// what that costs.
 import Glibc
 
 let workloads: [String: (Int, Int) throws -> Int] = [
+  "block-async": blockAsync,
   "block-read": { try blockRequests(writing: false, batch: $0, count: $1) },
   "block-write": { try blockRequests(writing: true, batch: $0, count: $1) },
   "net-echo": netEcho,

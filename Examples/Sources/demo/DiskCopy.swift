@@ -39,7 +39,7 @@ struct DiskCopy {
   func run() throws -> String {
     let stores = stores
     let backends = Told<BlkBackStatistics>()
-    let machine = try Machine { bus in
+    let machine = try Machine { (bus) throws(XenstoreError) in
       try bus.register(
         BlkBackDriver(whenClosed: { backends.tell($1) }) { (device) throws(DeviceError) in
           guard let store = stores[try device.own.string("params")] else { throw .resource("no such image") }

@@ -3,30 +3,6 @@ import Foundation
 import Synchronization
 import XenLoopback
 
-/// A driver domain at work: its bus on a thread of its own, and a thread more for each device's queue.
-final class DriverDomain: Sendable {
-  private let stopRequested = Atomic(false)
-  private let stopped = DispatchSemaphore(value: 0)
-
-  /// - Parameter register: says what the domain serves.
-  init(_ platform: LoopbackDomain, register: @escaping @Sendable (Bus) throws -> Void) {
-    Thread.detachNewThread { [self] in
-      do {
-        let bus = try Bus(on: platform, log: .quiet)
-        try register(bus)
-        bus.run { stopRequested.load(ordering: .relaxed) }
-      } catch { say("the driver domain cannot start: \(error)") }
-      stopped.signal()
-    }
-  }
-
-  /// Ends the domain.
-  func stop() {
-    stopRequested.store(true, ordering: .relaxed)
-    stopped.wait()
-  }
-}
-
 /// What a device's backend has counted, told by its thread.
 final class Told<Value: Sendable>: Sendable {
   private let values = Mutex<[Value]>([])
@@ -43,15 +19,19 @@ struct Machine {
   let driverDomain: LoopbackDomain
   /// The guest's; polled by whoever uses its devices.
   let bus: Bus
-  private let running: DriverDomain
+  /// The driver domain at work; each device's queue has a thread more.
+  private let running: BusThread
 
-  init(serving register: @escaping @Sendable (Bus) throws -> Void) throws {
+  init(serving register: @Sendable (Bus) throws(XenstoreError) -> Void) throws {
     let loopback = Loopback()
     toolstack = try Toolstack(on: loopback.addDomain())
     driverDomain = loopback.addDomain()
     guest = loopback.addDomain()
     bus = try Bus(on: guest, log: .quiet)
-    running = DriverDomain(driverDomain, register: register)
+    running = try BusThread(on: driverDomain, log: .quiet) { (bus) throws(XenstoreError) in
+      try register(bus)
+      return nil
+    }
   }
 
   func connect(until isConnected: () -> Bool) throws {
@@ -76,6 +56,7 @@ struct Machine {
       throw DemoError("the devices do not close:\n" + bus.report.joined(separator: "\n"))
     }
     for device in devices { try toolstack.remove(device) }
-    running.stop()
+    running.end(within: 0)
+    running.join()
   }
 }
