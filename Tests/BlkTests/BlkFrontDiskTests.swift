@@ -97,9 +97,13 @@ struct BlkFrontDiskTests {
       return try await disk.read(sector: 0, byteCount: 50 * BlkFrontDevice.maxByteCount)
     }
     #expect(try await eventually { store.heldCount == 32 })
-    call.cancel()
-    // This one is after it in the mailbox, and so is put only when the cancellation has been seen.
     let next = Task { try await disk.read(sector: 0, byteCount: 512) }
+    let withdrawn = Task { try await disk.read(sector: 0, byteCount: 512) }
+    call.cancel()
+    withdrawn.cancel()
+    // When this one has ended, the cancellation before it has been seen, too.
+    await #expect(throws: CancellationError.self) { try await withdrawn.value }
+    for _ in 0..<100 { await Task.yield() }
     #expect(!ended.isSet)
     store.letGo()
     await #expect(throws: CancellationError.self) { try await call.value }
