@@ -11,6 +11,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-crypto.git", "3.0.0"..<"5.0.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-nio.git", from: "2.80.0"),
   ],
   targets: [
     .executableTarget(
@@ -43,6 +44,12 @@ let package = Package(
         .product(name: "XenNative", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
       ],
+      swiftSettings: strict),
+    // The network block device's protocol, from bytes to validated requests; no Xen and no socket in it.
+    .target(
+      name: "NBDProtocol", dependencies: [.product(name: "NIOCore", package: "swift-nio")], swiftSettings: strict),
+    .testTarget(
+      name: "NBDProtocolTests", dependencies: ["NBDProtocol", .product(name: "NIOCore", package: "swift-nio")],
       swiftSettings: strict),
     // Runs the programs above as processes.
     .testTarget(
