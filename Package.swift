@@ -36,7 +36,7 @@ let package = Package(
     // What drivers stand on.
     .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
-    .target(name: "XenBus", dependencies: ["XenPlatform", logging], swiftSettings: strict),
+    .target(name: "XenBus", dependencies: ["CLinux", "XenPlatform", logging], swiftSettings: strict),
 
     // The drivers, and the wire that each pair shares.
     .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),

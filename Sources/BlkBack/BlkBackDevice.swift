@@ -6,6 +6,7 @@ final class BlkBackDevice: Backend {
   private let store: any BlockStore
   private let offersFlush: Bool
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
+  private(set) var negotiation = Negotiation()
   private var queue: BlkBackQueue?
 
   init(store: any BlockStore, offersFlush: Bool, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void) {

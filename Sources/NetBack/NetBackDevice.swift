@@ -5,6 +5,7 @@ import XenRing
 final class NetBackDevice: Backend {
   private let end: any NetworkEnd
   private let whenClosed: (XenbusDevice, NetStatistics) -> Void
+  private(set) var negotiation = Negotiation()
   private var queue: NetBackQueue?
 
   init(end: any NetworkEnd, whenClosed: @escaping (XenbusDevice, NetStatistics) -> Void) {

@@ -60,8 +60,11 @@ public struct BackendHandshake: Hashable, Sendable {
   /// What is to be done now that the frontend's key says `frontend`. Show it again after doing it, until it says
   /// ``Action/none``.
   ///
-  /// - Parameter isOnline: false when the toolstack has withdrawn the device (`online` is 0).
-  public mutating func observe(frontend: XenbusState, isOnline: Bool) -> Action {
+  /// - Parameters:
+  ///   - isOnline: false when the toolstack has withdrawn the device (`online` is 0).
+  ///   - isPlugged: false when the device must not be connected yet, since its hotplug script has not finished
+  ///     (`hotplug-status`). Once it is connected, that does not matter any more.
+  public mutating func observe(frontend: XenbusState, isOnline: Bool, isPlugged: Bool = true) -> Action {
     let isWanted = isOnline && !leaves
     switch phase {
     case .initialising:
@@ -83,6 +86,7 @@ public struct BackendHandshake: Hashable, Sendable {
       switch frontend {
       // Connected without Initialised: the two writes merged, or this kind of frontend writes only the latter.
       case .initialised, .connected:
+        guard isPlugged else { return .none }
         phase = .connected
         return .connect
       case .closing:
@@ -124,8 +128,10 @@ public struct BackendHandshake: Hashable, Sendable {
   }
 
   /// What the backend waits for; nil when it is connected or removed.
-  public func waitsFor(frontend: XenbusState) -> String? {
+  public func waitsFor(frontend: XenbusState, isPlugged: Bool = true) -> String? {
     switch phase {
+    case .initWait where !isPlugged && (frontend == .initialised || frontend == .connected):
+      "its hotplug script to finish (hotplug-status)"
     case .initialising, .initWait: "the frontend to share its rings (Initialised or Connected); it is \(frontend)"
     case .connected, .removed: nil
     case .closing: "the frontend to close; it is \(frontend)"

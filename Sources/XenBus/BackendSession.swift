@@ -14,20 +14,43 @@ final class BackendSession: DeviceSession {
 
   var isConnected: Bool { handshake.phase == .connected }
 
-  var waitsFor: String? { (try? device.otherState()).flatMap(handshake.waitsFor(frontend:)) }
+  var negotiation: Negotiation { backend?.negotiation ?? Negotiation() }
+
+  var waitsFor: String? {
+    let isPlugged = (try? isPlugged()) ?? false
+    return (try? device.otherState()).flatMap { handshake.waitsFor(frontend: $0, isPlugged: isPlugged) }
+  }
+
+  /// What the device's hotplug script has said, where the driver cares.
+  private func isPlugged() throws(DeviceError) -> Bool {
+    guard driver.waitsForHotplug else { return true }
+    switch try device.own.optionalString("hotplug-status") {
+    case "connected": return true
+    case "error":
+      let reason = try device.own.optionalString("hotplug-error")?.quoted ?? "and does not say why"
+      throw .resource("the hotplug script failed: \(reason)")
+    default: return false
+    }
+  }
 
   func step() throws(DeviceError) -> SessionProgress {
     let isOnline = try device.own.optionalString("online") != "0"
+    let isPlugged = try isPlugged()
     let written: Bool
-    switch handshake.observe(frontend: try device.otherState(), isOnline: isOnline) {
-    case .none: return .settled
+    switch handshake.observe(frontend: try device.otherState(), isOnline: isOnline, isPlugged: isPlugged) {
+    case .none:
+      if isConnected { try backend?.otherEndChanged(device) }
+      return .settled
     case .offer:
       let backend = try driver.probe(device)
       self.backend = backend
       written = try device.switchState(to: .initWait, try backend.offer(device))
     case .connect:
       written = try device.switchState(to: .connected, try backend?.connect(device) ?? [])
-      if written { try backend?.start(device) }
+      if written {
+        try backend?.start(device)
+        device.removeError()
+      }
     case .disconnect(let state):
       backend?.disconnect(device)
       written = try device.switchState(to: state)
@@ -43,6 +66,8 @@ final class BackendSession: DeviceSession {
     handshake.fail()
     _ = try device.switchState(to: .closing)
   }
+
+  func attend() throws(DeviceError) { if isConnected { try backend?.attend(device) } }
 
   func leave() { handshake.leave() }
 

@@ -19,6 +19,14 @@ public final class Bus {
       }
     }
 
+    /// The other end's keys whose changes matter.
+    var watchedKeys: [String] {
+      switch self {
+      case .front(let driver): ["state"] + driver.watchedKeys
+      case .back(let driver): ["state"] + driver.watchedKeys
+      }
+    }
+
     /// Where a device's own directory says who its other end is.
     var otherPathKey: String { if case .front = self { "backend" } else { "frontend" } }
     var otherDomainKey: String { otherPathKey + "-id" }
@@ -110,22 +118,36 @@ public final class Bus {
   /// - Returns: `.more` when changes are left to take.
   @discardableResult
   public func poll() -> PollOutcome {
-    for (path, fault) in signal.take() {
-      guard let session = sessions[path], session.device.life == fault.life else { continue }
-      session.close(because: fault.error)
-      dirty.insert(path)
+    for (path, call) in signal.take() {
+      guard let session = sessions[path] else { continue }
+      switch call {
+      case .fault(let error, let life):
+        guard session.device.life == life else { continue }
+        session.close(because: error)
+        dirty.insert(path)
+      case .attention: session.answer()
+      }
     }
     var budget = 64
     while budget > 0, let event = store.nextWatchEvent() {
       budget -= 1
       note(event)
     }
+    var turns: [DomainID: Int] = [:]
     for path in dirty.sorted() {
+      if let domain = sessions[path]?.device.otherDomain {
+        guard turns[domain, default: 0] < Self.turnsPerDomain else { continue }
+        turns[domain, default: 0] += 1
+      }
       dirty.remove(path)
       if let session = sessions[path], !session.turn() { forget(path) }
     }
-    return budget == 0 ? .more : .idle
+    return budget == 0 || !dirty.isEmpty ? .more : .idle
   }
+
+  /// How many devices of one other domain a poll looks at: who has many, and changes them all the time, keeps nobody else
+  /// waiting for longer (XSA-349).
+  private static let turnsPerDomain = 16
 
   /// Sleeps until there is something to do.
   ///
@@ -170,6 +192,9 @@ public final class Bus {
       return "\(path): \(state)" + (session.fault.map { "; \($0)" } ?? "")
     }
   }
+
+  /// What the two ends of each device agreed on, feature by feature, by the device's own path.
+  public var negotiations: [String: Negotiation] { sessions.mapValues(\.negotiation) }
 
   // MARK: Finding devices
 
@@ -234,15 +259,24 @@ public final class Bus {
         case .front(let driver): try FrontendSession(device, driver)
         case .back(let driver): try BackendSession(device, driver)
         }
-      try watchOtherEnd(of: device)
+      try watchOtherEnd(of: device, root.drivers.watchedKeys)
       sessions[path] = session
     } catch { refuse(own, error) }
   }
 
-  private func watchOtherEnd(of device: XenbusDevice) throws(DeviceError) {
+  /// All of them, or none.
+  private func watchOtherEnd(of device: XenbusDevice, _ keys: [String]) throws(DeviceError) {
     do throws(XenstoreError) {
-      try store.watch(device.other.path(of: "state"), token: Self.otherEndToken + device.own.path)
-    } catch { throw .store(error) }
+      for key in keys { try store.watch(device.other.path(of: key), token: Self.otherEndToken + device.own.path) }
+      device.watchedKeys = keys
+    } catch {
+      unwatchOtherEnd(of: device, keys)
+      throw .store(error)
+    }
+  }
+
+  private func unwatchOtherEnd(of device: XenbusDevice, _ keys: [String]) {
+    for key in keys { try? store.unwatch(device.other.path(of: key), token: Self.otherEndToken + device.own.path) }
   }
 
   /// A device whose own keys say nothing that we could follow: closed, with the reason where the toolstack looks for it.
@@ -250,7 +284,7 @@ public final class Bus {
     do throws(DeviceError) {
       // Our own Closing comes back as a change: it is said once.
       if XenbusState(key: try own.optionalString("state")) == .closing { return }
-      own.writeError(error, home: home + "/")
+      own.writeError(error, home: home)
       _ = try own.switchState(to: .closing)
       log.error("\(own.path): \(error)")
     } catch { log.error("\(own.path): cannot even be refused: \(error)") }
@@ -258,6 +292,7 @@ public final class Bus {
 
   private func forget(_ path: String) {
     guard let session = sessions.removeValue(forKey: path) else { return }
-    try? store.unwatch(session.device.other.path(of: "state"), token: Self.otherEndToken + path)
+    unwatchOtherEnd(of: session.device, session.device.watchedKeys)
+    session.device.removeError()
   }
 }

@@ -3,26 +3,35 @@ import XenPlatform
 
 /// What other threads tell a bus.
 final class BusSignal: Sendable {
-  struct Fault: Sendable {
-    let error: DeviceError
-    let life: Int
+  /// What is to be told about one device.
+  enum Call: Sendable {
+    /// The queue of this life stopped for this reason.
+    case fault(DeviceError, life: Int)
+    /// The backend is to be asked what its queue wants.
+    case attention
   }
 
   let wakeup: Wakeup
-  private let faults = Mutex<[String: Fault]>([:])
+  private let calls = Mutex<[String: Call]>([:])
 
   init() throws(ResourceError) { wakeup = try Wakeup() }
 
   func report(_ error: DeviceError, at path: String, life: Int) {
-    faults.withLock { $0[path] = Fault(error: error, life: life) }
+    calls.withLock { $0[path] = .fault(error, life: life) }
     wakeup.signal()
   }
 
-  func take() -> [String: Fault] {
+  func callForAttention(at path: String) {
+    // A fault is news enough.
+    calls.withLock { $0[path] = $0[path] ?? .attention }
+    wakeup.signal()
+  }
+
+  func take() -> [String: Call] {
     wakeup.clear()
-    return faults.withLock { faults in
-      defer { faults = [:] }
-      return faults
+    return calls.withLock { calls in
+      defer { calls = [:] }
+      return calls
     }
   }
 }

@@ -7,6 +7,10 @@ protocol DeviceSession: AnyObject {
   var isConnected: Bool { get }
   /// What the device waits for, in words; nil when for nothing.
   var waitsFor: String? { get }
+  /// What the two ends agreed on, at the last connection.
+  var negotiation: Negotiation { get }
+  /// Does what the device's queue called for.
+  func attend() throws(DeviceError)
   /// The last failure that closed it.
   var fault: DeviceError? { get }
   /// Looks at the other end's state and does the one thing that it asks for.
@@ -44,6 +48,9 @@ extension DeviceSession {
     }
     return true
   }
+
+  /// The device's queue called for its bus.
+  func answer() { do throws(DeviceError) { try attend() } catch { close(because: error) } }
 
   func close(because error: DeviceError) {
     // Our own Closing comes back as a change: what fails at every look is said once.

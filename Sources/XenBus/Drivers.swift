@@ -16,6 +16,17 @@ public protocol Frontend: AnyObject {
 
   /// Gives back everything shared. Comes after ``stop(_:)``. Harmless at any time, also twice.
   func release(_ device: XenbusDevice)
+
+  /// While connected: the backend has changed its state's key or one of the driver's ``FrontendDriver/watchedKeys``, or
+  /// may have. Look at what they say now.
+  func otherEndChanged(_ device: XenbusDevice) throws(DeviceError)
+
+  /// What the two ends agreed on, at the last connection.
+  var negotiation: Negotiation { get }
+}
+
+extension Frontend {
+  public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
 }
 
 /// A backend driver's part of one device: what its bus has it do, in the order of ``BackendHandshake``'s actions.
@@ -34,6 +45,21 @@ public protocol Backend: AnyObject {
 
   /// Stops serving and lets go of everything of the frontend's. Harmless at any time, also twice.
   func disconnect(_ device: XenbusDevice)
+
+  /// While connected: the frontend has changed its state's key or one of the driver's ``BackendDriver/watchedKeys``, or
+  /// may have. Look at what they say now.
+  func otherEndChanged(_ device: XenbusDevice) throws(DeviceError)
+
+  /// Something that the device's queue called the bus for (``XenbusDevice/attention``), such as a link that went down.
+  func attend(_ device: XenbusDevice) throws(DeviceError)
+
+  /// What the two ends agreed on, at the last connection.
+  var negotiation: Negotiation { get }
+}
+
+extension Backend {
+  public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
+  public func attend(_ device: XenbusDevice) throws(DeviceError) {}
 }
 
 /// Makes the frontends of one type of device.
@@ -47,6 +73,13 @@ public protocol FrontendDriver {
   /// Called when the backend's offer is there, again after a failure, and again when a backend offers the device anew;
   /// may give the same object each time.
   func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend
+
+  /// The backend's keys, besides its state, whose changes matter while connected: "carrier".
+  var watchedKeys: [String] { get }
+}
+
+extension FrontendDriver {
+  public var watchedKeys: [String] { [] }
 }
 
 /// Makes the backends of one type of device.
@@ -56,4 +89,15 @@ public protocol BackendDriver {
 
   /// Called before features are offered, and again each time that they are offered anew.
   func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend
+
+  /// The frontend's keys, besides its state, whose changes matter while connected.
+  var watchedKeys: [String] { get }
+
+  /// Whether a device is connected only when its hotplug script has said so (`hotplug-status` = connected).
+  var waitsForHotplug: Bool { get }
+}
+
+extension BackendDriver {
+  public var watchedKeys: [String] { [] }
+  public var waitsForHotplug: Bool { false }
 }

@@ -14,12 +14,16 @@ final class FrontendSession: DeviceSession {
 
   var isConnected: Bool { handshake.phase == .connected }
 
+  var negotiation: Negotiation { frontend?.negotiation ?? Negotiation() }
+
   var waitsFor: String? { (try? device.otherState()).flatMap(handshake.waitsFor(backend:)) }
 
   func step() throws(DeviceError) -> SessionProgress {
     let written: Bool
     switch handshake.observe(backend: try device.otherState()) {
-    case .none: return .settled
+    case .none:
+      if isConnected { try frontend?.otherEndChanged(device) }
+      return .settled
     case .publish(let state):
       let frontend = try driver.probe(device)
       self.frontend = frontend
@@ -27,6 +31,7 @@ final class FrontendSession: DeviceSession {
     case .connect:
       try frontend?.connect(device)
       written = try device.switchState(to: .connected)
+      device.removeError()
     case .stop:
       frontend?.stop(device)
       written = try device.switchState(to: .closed)
@@ -44,6 +49,8 @@ final class FrontendSession: DeviceSession {
     handshake.fail()
     _ = try device.switchState(to: .closing)
   }
+
+  func attend() {}
 
   func leave() { handshake.leave() }
 

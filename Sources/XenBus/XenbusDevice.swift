@@ -18,6 +18,8 @@ public final class XenbusDevice {
   let signal: BusSignal
   /// How many queues have been started: what a queue of an earlier connection reports is not held against this one.
   private(set) var life = 0
+  /// The other end's keys that the bus watches.
+  var watchedKeys: [String] = []
   /// What our own key says, unless somebody else wrote it; nil before we have.
   private var writtenState: XenbusState?
 
@@ -46,6 +48,19 @@ public final class XenbusDevice {
     do throws(ResourceError) {
       try queueHost.start(queue, name: name) { signal.report(fault(), at: path, life: life) }
     } catch { throw .resource("\(error)") }
+  }
+
+  /// Has the bus call the backend's ``Backend/attend(_:)`` at its next turn, from any thread; calls that come before it
+  /// are one.
+  public var attention: @Sendable () -> Void {
+    let (signal, path) = (signal, own.path)
+    return { signal.callForAttention(at: path) }
+  }
+
+  /// Leaves `error` where the toolstack looks for it, and in the log; the device goes on (`xenbus_dev_error`).
+  public func warn(_ error: DeviceError) {
+    log.warning("\(own.path): \(error)")
+    writeError(error)
   }
 
   /// Returns when `queue` is polled no more.
@@ -112,7 +127,13 @@ public final class XenbusDevice {
 
   func ownState() throws(DeviceError) -> XenbusState { XenbusState(key: try own.optionalString("state")) }
 
-  func writeError(_ error: DeviceError) { own.writeError(error, home: "/local/domain/\(platform.domain.rawValue)/") }
+  private var home: String { "/local/domain/\(platform.domain.rawValue)" }
+
+  func writeError(_ error: DeviceError) { own.writeError(error, home: home) }
+
+  /// What was once wrong with the device is not any more, or the device is gone: its error node goes too, since each one
+  /// counts against our quota.
+  func removeError() { own.removeError(home: home) }
 }
 
 extension StoreDirectory {
@@ -129,9 +150,26 @@ extension StoreDirectory {
 
   /// Leaves the message where the toolstack looks for it: `error/<device>/error` in our home.
   func writeError(_ error: DeviceError, home: String) {
-    let device = path.hasPrefix(home) ? String(path.dropFirst(home.count)) : path
     // EINVAL first, as the kernel's drivers put the number of an error before its text. A store that refuses this
     // too leaves the log.
-    try? StoreDirectory("\(home)error/\(device)", in: store).write([StoreEntry("error", "22 \(error)")])
+    try? StoreDirectory(errorPath(home: home).joined(separator: "/"), in: store).write(
+      [StoreEntry("error", "22 \(error)")])
+  }
+
+  /// Removes the message, and the directories above it that hold nothing else.
+  func removeError(home: String) {
+    var names = errorPath(home: home)
+    while names.count > 1, let name = names.popLast().map(String.init) {
+      let above = StoreDirectory(names.joined(separator: "/"), in: store)
+      guard (try? above.children().contains(name)) == true else { return }
+      try? above.remove(name)
+      guard (try? above.children()) == [] else { return }
+    }
+  }
+
+  /// Our home, and the names below it.
+  private func errorPath(home: String) -> [Substring] {
+    let device = path.hasPrefix(home + "/") ? path.dropFirst(home.count) : path[...]
+    return [home[...], "error"] + device.split(separator: "/")
   }
 }

@@ -7,6 +7,7 @@ import XenRing
 open class RawFrontend: FrontendDriver, Frontend {
   public let type: String
   public let publishedState: XenbusState
+  public let negotiation = Negotiation()
   /// Keys to publish in place of, or besides, the honest ones.
   public var keys: [StoreEntry] = []
   public var withheldKeys: Set<String> = []
@@ -63,6 +64,7 @@ open class RawFrontend: FrontendDriver, Frontend {
 /// A backend without manners: it puts whatever responses a test wants.
 open class RawBackend: BackendDriver, Backend {
   public let type: String
+  public let negotiation = Negotiation()
   /// What it offers before the frontend publishes anything.
   public var offered: [StoreEntry]
   /// Keys to write with Connected, in place of, or besides, the honest ones.

@@ -55,6 +55,8 @@ struct DeviceFailureTests {
     try rig.write(bad.backendPath, "frontend-id", "1")
     #expect(settle(buses.front, buses.back))
     #expect(try rig.state(bad.backendPath) == .connected)
+    #expect(
+      try !rig.directory("/local/domain/2").children().contains("error"), "what is mended is not said any more")
   }
 
   @Test func halfWrittenDeviceWaitsForTheRest() throws {

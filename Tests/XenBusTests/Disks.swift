@@ -30,8 +30,8 @@ extension Rig {
 /// Polls the buses in turn until none has anything to do; false when they never come to rest.
 func settle(_ buses: Bus...) -> Bool {
   for _ in 0..<200 {
-    for bus in buses { bus.poll() }
-    if buses.allSatisfy(\.isQuiet) { return true }
+    let outcomes = buses.map { $0.poll() }
+    if !outcomes.contains(.more), buses.allSatisfy(\.isQuiet) { return true }
   }
   return false
 }

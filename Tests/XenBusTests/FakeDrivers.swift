@@ -2,7 +2,9 @@ import XenBus
 import XenPlatform
 
 /// What a bus had a driver do.
-enum Call: Hashable { case probe, offer, publish, connect, start, disconnect, stop, release }
+enum Call: Hashable {
+  case probe, offer, publish, connect, start, disconnect, stop, release, otherEndChanged, attend
+}
 
 /// The calls on every device of a driver, and the failures that a test ordered.
 final class CallLog {
@@ -18,7 +20,8 @@ final class CallLog {
   func count(of call: Call, at path: String) -> Int { calls(at: path).count { $0 == call } }
 
   fileprivate func note(_ call: Call, _ device: XenbusDevice) throws(DeviceError) {
-    calls[device.own.path, default: []].append(call)
+    // How often an end is looked at is not for anybody to rely on.
+    if call != .otherEndChanged { calls[device.own.path, default: []].append(call) }
     events[device.own.path]?[call]?()
     if let failure = failures[device.own.path]?[call] { throw failure }
   }
@@ -30,6 +33,10 @@ final class CallLog {
 final class FakeFrontend: FrontendDriver, Frontend {
   let type: String
   let publishedState: XenbusState
+  let negotiation = Negotiation()
+  let watchedKeys = ["carrier"]
+  /// What the backend's key said at each look.
+  private(set) var seen: [String?] = []
   let log = CallLog()
 
   init(type: String = "vbd", publishedState: XenbusState = .initialised) {
@@ -48,6 +55,11 @@ final class FakeFrontend: FrontendDriver, Frontend {
 
   func connect(_ device: XenbusDevice) throws(DeviceError) { try log.note(.connect, device) }
 
+  func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {
+    seen.append(try device.other.optionalString("carrier"))
+    try log.note(.otherEndChanged, device)
+  }
+
   func stop(_ device: XenbusDevice) { log.noteEnd(.stop, device) }
 
   func release(_ device: XenbusDevice) { log.noteEnd(.release, device) }
@@ -56,7 +68,11 @@ final class FakeFrontend: FrontendDriver, Frontend {
 /// A backend driver that offers one feature and counts.
 final class FakeBackend: BackendDriver, Backend {
   let type: String
+  var waitsForHotplug = false
+  private(set) var negotiation = Negotiation()
   let log = CallLog()
+  /// By the device's own path: what its bus may be called with.
+  private(set) var attention: [String: @Sendable () -> Void] = [:]
   /// By the device's own path: a queue to start, and what to say when it stops.
   var queues: [String: (queue: any DataQueue, fault: DeviceError)] = [:]
 
@@ -73,13 +89,21 @@ final class FakeBackend: BackendDriver, Backend {
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    attention[device.own.path] = device.attention
     try log.note(.connect, device)
+    negotiation = Negotiation()
+    negotiation.add("feature-x", frontend: try device.other.flag("feature-x"), backend: true)
     return [StoreEntry("sectors", 2048)]
   }
 
   func start(_ device: XenbusDevice) throws(DeviceError) {
     try log.note(.start, device)
     if let (queue, fault) = queues[device.own.path] { try device.start(queue, name: "fake") { fault } }
+  }
+
+  func attend(_ device: XenbusDevice) throws(DeviceError) {
+    device.warn(.resource("the link went down"))
+    try log.note(.attend, device)
   }
 
   func disconnect(_ device: XenbusDevice) {

@@ -43,6 +43,34 @@ struct HandshakeInterleavingTests {
     }
   }
 
+  /// X7: whenever the hotplug script finishes, both connect, and the backend did not before.
+  @Test(arguments: [XenbusState.initialised, .connected])
+  func unpluggedDeviceWaitsForItsHotplugScript(publishedState: XenbusState) {
+    let starts = HandshakeWorld.starts(publishedState: publishedState, faults: 1).map { start in
+      var start = start
+      start.isPlugged = false
+      return start
+    }
+    for world in HandshakeWorld.reachable(from: starts) {
+      for order in HandshakeWorld.Order.fair {
+        guard var end = HandshakeWorld.settle(world, order), end.back?.phase != .connected, end.ringsServed == nil
+        else {
+          Issue.record("connects, or never settles: \(world)")
+          return
+        }
+        guard end.back != nil else { continue }  // the device is gone
+        #expect(end.back?.waitsFor(frontend: end.frontKey, isPlugged: false) != nil)
+        end.isPlugged = true
+        guard let plugged = HandshakeWorld.settle(end, order), plugged.frontKey == .connected,
+          plugged.backKey == .connected, plugged.ringsServed == plugged.ringsShared
+        else {
+          Issue.record("from \(end)")
+          return
+        }
+      }
+    }
+  }
+
   @Test(arguments: [XenbusState.initialised, .connected])
   func leavingFrontendEndsClosedAndItsBackendWaits(publishedState: XenbusState) {
     for var world in HandshakeWorld.reachable(from: HandshakeWorld.starts(publishedState: publishedState, faults: 1)) {

@@ -16,6 +16,8 @@ struct HandshakeWorld: Hashable {
   /// Whether a backend has served the rings that are shared; what the first processes find in the keys may have been.
   var isUsed = true
   var isOnline = true
+  /// Whether the hotplug script has finished.
+  var isPlugged = true
   /// The frontend took pages back that the backend was using: never, whatever happens.
   var releasedWhileServed = false
   var faultsLeft: Int
@@ -46,7 +48,7 @@ struct HandshakeWorld: Hashable {
 
   mutating func backTurn() -> Bool {
     guard var back else { return false }
-    let action = back.observe(frontend: frontKey, isOnline: isOnline)
+    let action = back.observe(frontend: frontKey, isOnline: isOnline, isPlugged: isPlugged)
     self.back = back
     switch action {
     case .none: return false

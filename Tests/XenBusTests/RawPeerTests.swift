@@ -125,7 +125,7 @@ struct RawPeerTests {
         if isOpen { return false }
         isOpen = true
       case .disconnect, .release: isOpen = false
-      case .probe, .offer, .connect, .stop: continue
+      case .probe, .offer, .connect, .stop, .otherEndChanged, .attend: continue
       }
     }
     return true
