@@ -8,7 +8,7 @@ import Synchronization
 struct NBDServer {
   static let maximumClients = 32
   /// How long a client may take, in the end, to fetch the answers that it has coming.
-  private static let patience = TimeAmount.seconds(10)
+  private static let patience = TimeAmount.seconds(5)
 
   let uri: String
   private let path: UnixSocketPath
@@ -25,11 +25,11 @@ struct NBDServer {
         .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 1 << 12, initial: 1 << 16, maximum: 1 << 18)
       )
       .childChannelInitializer { channel in
-        guard clients.add(channel) else {
-          service.complain("a client is turned away: \(Self.maximumClients) are connected, or the server is stopping")
-          return channel.eventLoop.makeFailedFuture(ChannelError.operationUnsupported)
-        }
-        return channel.eventLoop.makeCompletedFuture {
+        channel.eventLoop.makeCompletedFuture {
+          do { try clients.add(channel) } catch {
+            service.complain("a client is turned away: \(error)")
+            throw error
+          }
           try channel.pipeline.syncOperations.addHandler(NBDConnection(number: service.countClient(), of: service))
         }
       }
@@ -58,6 +58,19 @@ struct NBDServer {
   }
 }
 
+/// Why a client's connection is closed at once.
+private enum NBDTurnedAway: Error, CustomStringConvertible {
+  case full(clientCount: Int)
+  case stopping
+
+  var description: String {
+    switch self {
+    case .full(let count): "\(count) are connected already"
+    case .stopping: "the server is stopping"
+    }
+  }
+}
+
 /// Who is connected.
 private final class NBDClients: Sendable {
   private struct State {
@@ -70,16 +83,14 @@ private final class NBDClients: Sendable {
 
   init(maximum: Int) { self.maximum = maximum }
 
-  /// - Returns: false when there is no room.
-  func add(_ channel: any Channel) -> Bool {
+  func add(_ channel: any Channel) throws(NBDTurnedAway) {
     let key = ObjectIdentifier(channel)
-    let isAdded = state.withLock { state in
-      guard !state.isStopping, state.channels.count < maximum else { return false }
+    try state.withLock { (state) throws(NBDTurnedAway) in
+      if state.isStopping { throw .stopping }
+      if state.channels.count >= maximum { throw .full(clientCount: maximum) }
       state.channels[key] = channel
-      return true
     }
-    if isAdded { channel.closeFuture.whenComplete { _ in self.state.withLock { $0.channels[key] = nil } } }
-    return isAdded
+    channel.closeFuture.whenComplete { _ in self.state.withLock { $0.channels[key] = nil } }
   }
 
   func stopAdding() -> [any Channel] {

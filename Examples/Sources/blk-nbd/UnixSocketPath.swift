@@ -94,9 +94,10 @@ struct UnixSocketPath: Sendable {
         .connect(unixDomainSocketPath: path).get()
       live.close(promise: nil)
     } catch let error as IOError where error.errnoCode == ECONNREFUSED {
-      // Nobody listens.
-      try FileManager.default.removeItem(atPath: path)
-      return
+      do { return try FileManager.default.removeItem(atPath: path) } catch {
+        throw ExampleError(
+          "nobody listens at \(path) any more, but it cannot be removed: \(error.localizedDescription)")
+      }
     } catch let error as IOError {
       throw ExampleError(
         "the socket \(path) is there already, and cannot be tried: \(Errno(rawValue: error.errnoCode))")
