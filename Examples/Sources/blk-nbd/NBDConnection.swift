@@ -4,7 +4,7 @@ import NIOCore
 /// One client: bytes from its socket to requests of the disk, and the answers back.
 ///
 /// As long as it has much under way, or does not fetch its answers, nothing more is read from its socket, so a client holds no
-/// more of this process's memory than three of the largest requests.
+/// more of this process's memory than three of the largest requests, and copies of what is on its way through the disk.
 final class NBDConnection: ChannelDuplexHandler {
   typealias InboundIn = ByteBuffer
   typealias OutboundIn = ByteBuffer
@@ -31,6 +31,7 @@ final class NBDConnection: ChannelDuplexHandler {
   private var unanswered = 0
   private var occupied = 0
   private var isTaking = false
+  private var inputIsClosed = false
   private var readIsWithheld = false
 
   init(number: Int, of service: NBDService) {
@@ -74,7 +75,9 @@ final class NBDConnection: ChannelDuplexHandler {
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
     switch event {
     // The client sends nothing more; it may still want its answers.
-    case ChannelEvent.inputClosed: end()
+    case ChannelEvent.inputClosed:
+      inputIsClosed = true
+      take()
     case is NBDService.Stopping: end()
     default: context.fireUserInboundEventTriggered(event)
     }
@@ -95,7 +98,13 @@ final class NBDConnection: ChannelDuplexHandler {
   private func take() {
     guard !isTaking else { return }
     isTaking = true
-    do throws(NBDFault) { while hasRoom, try takeOne() {} } catch { drop(because: "\(error)") }
+    do throws(NBDFault) {
+      while hasRoom {
+        guard try !takeOne() else { continue }
+        if inputIsClosed { end() }
+        break
+      }
+    } catch { drop(because: "\(error)") }
     isTaking = false
     input.discardReadBytes()
     guard readIsWithheld, hasRoom else { return }
@@ -122,11 +131,7 @@ final class NBDConnection: ChannelDuplexHandler {
     case .transmission(var transmission):
       // Nobody else holds the payload while it grows.
       phase = .ending
-      let message: NBDTransmission.Message?
-      do throws(NBDFault) { message = try transmission.next(&input) } catch {
-        phase = .transmission(transmission)
-        throw error
-      }
+      let message = try transmission.next(&input)
       phase = .transmission(transmission)
       switch message {
       case nil: return false

@@ -282,7 +282,21 @@ struct BlkNbdRequestTests {
     #expect(client.isClosed())
   }
 
-  /// It would have to fetch 32 MiB, and fetches nothing; a connection that is full is given up in the end.
+  /// More of it than are taken at once.
+  @Test func whatWasSentBeforeTheClientEndedSendingIsAnswered() throws {
+    let server = try NbdServer(content: Self.content)
+    let client = try RawNbdClient(to: server)
+    for number in 0..<120 as Range<UInt64> {
+      try client.sendWrite(cookie: number, offset: number * 512, [UInt8](repeating: 3, count: 512))
+    }
+    client.endSending()
+    var seen: Set<UInt64> = []
+    while let reply = try client.replyIfAny() { seen.insert(reply.cookie) }
+    #expect(seen.count == 120)
+    #expect(try server.contents().prefix(120 * 512).allSatisfy { $0 == 3 })
+  }
+
+  /// It has 32 MiB to fetch, and fetches 16 bytes; its connection is given up in the end.
   @Test func clientThatFetchesNothingDoesNotHoldUpTheEndForEver() throws {
     let server = try NbdServer(byteCount: 32 << 20)
     let client = try RawNbdClient(to: server)

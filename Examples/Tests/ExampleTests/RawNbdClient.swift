@@ -49,6 +49,9 @@ final class RawNbdClient {
     try #require(trySending(bytes) == bytes.count, "the server takes nothing more")
   }
 
+  /// Sends nothing more, and still receives.
+  func endSending() { shutdown(descriptor, CInt(SHUT_WR)) }
+
   /// - Returns: how many bytes the server took.
   func trySending(_ bytes: [UInt8]) -> Int {
     var sent = 0
