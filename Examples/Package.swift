@@ -46,6 +46,16 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
+    .executableTarget(
+      name: "net-tap",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
     // What the examples share: a machine with a driver domain, and how they talk to their user.
     .target(
       name: "ExampleSupport",

@@ -57,6 +57,23 @@ public struct FrameQueue: ~Copyable, Sendable {
     return true
   }
 
+  /// Has `fill` write a frame at the end of the line, with as much room as the longest frame takes, and give its length.
+  ///
+  /// - Returns: false when there is no room, or `fill` gave zero: it has no frame.
+  public mutating func put(fill: (SharedBytes) -> Int) -> Bool {
+    guard hasRoom else { return false }
+    let place = (first + count) % capacity
+    let byteCount = fill(pages.bytes.slice(from: place * xenPageSize, count: Self.maxFrameByteCount))
+    guard byteCount > 0 else { return false }
+    guard byteCount >= NetIf.headerByteCount else {
+      dropCount &+= 1
+      return true
+    }
+    byteCounts[place] = byteCount
+    count += 1
+    return true
+  }
+
   private mutating func place(for byteCount: Int) -> SharedBytes? {
     guard hasRoom, byteCount >= NetIf.headerByteCount, byteCount <= Self.maxFrameByteCount else {
       dropCount &+= 1

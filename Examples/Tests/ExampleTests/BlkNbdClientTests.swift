@@ -61,7 +61,7 @@ struct BlkNbdClientTests {
     try Data(repeating: 0xC3, count: 64 << 20).write(to: source)
     let old = try RawNbdClient(to: server)
     let client = Process()
-    client.executableURL = Tool(installed: "nbdcopy").executable
+    client.executableURL = Tool(installed: "nbdcopy").url
     client.arguments = ["--connections=4", source.path, server.uri]
     try client.run()
     // Its first byte is there: it is at work, and has most of it to do.

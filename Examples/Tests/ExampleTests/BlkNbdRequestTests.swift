@@ -282,18 +282,15 @@ struct BlkNbdRequestTests {
     #expect(client.isClosed())
   }
 
-  /// More of it than are taken at once.
+  /// Most of it has not even been taken by then, because the client has fetched no answer.
   @Test func whatWasSentBeforeTheClientEndedSendingIsAnswered() throws {
     let server = try NbdServer(content: Self.content)
     let client = try RawNbdClient(to: server)
-    for number in 0..<120 as Range<UInt64> {
-      try client.sendWrite(cookie: number, offset: number * 512, [UInt8](repeating: 3, count: 512))
-    }
+    for number in 0..<120 as Range<UInt64> { try client.sendRead(cookie: number, offset: 0, length: 1 << 16) }
     client.endSending()
     var seen: Set<UInt64> = []
-    while let reply = try client.replyIfAny() { seen.insert(reply.cookie) }
+    while let reply = try client.replyIfAny(payload: 1 << 16) { seen.insert(reply.cookie) }
     #expect(seen.count == 120)
-    #expect(try server.contents().prefix(120 * 512).allSatisfy { $0 == 3 })
   }
 
   /// It has 32 MiB to fetch, and fetches 16 bytes; its connection is given up in the end.

@@ -52,7 +52,7 @@ final class NbdServer {
   }
 
   private static func start(_ process: Process, _ arguments: [String], _ output: Pipe, _ error: Pipe) throws -> String {
-    process.executableURL = Tool(name: "blk-nbd").executable
+    process.executableURL = Tool(name: "blk-nbd").url
     process.arguments = arguments
     (process.standardOutput, process.standardError, process.standardInput) = (output, error, FileHandle.nullDevice)
     try process.run()

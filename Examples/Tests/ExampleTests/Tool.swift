@@ -4,19 +4,19 @@ import Testing
 /// One of the examples, or a program that is installed, run as a process of its own.
 struct Tool {
   let name: String
-  let executable: URL
+  let url: URL
 
   /// An example: the build puts all of a package's programs, this one included, into one folder.
   init(name: String) {
     self.name = name
-    executable = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+    url = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
       .appending(path: name)
   }
 
   /// What is found on the PATH; where nothing is, running it says so.
   init(installed name: String) {
     self.name = name
-    executable = Self.place(of: name) ?? URL(filePath: name)
+    url = Self.place(of: name) ?? URL(filePath: name)
   }
 
   static func isInstalled(_ name: String) -> Bool { place(of: name) != nil }
@@ -38,7 +38,7 @@ struct Tool {
 
   func run(_ arguments: [String]) throws -> Run {
     let process = Process()
-    process.executableURL = executable
+    process.executableURL = url
     process.arguments = arguments
     let (output, error) = (Pipe(), Pipe())
     (process.standardOutput, process.standardError) = (output, error)
