@@ -59,7 +59,10 @@ final class NbdServer {
     // It ends when the line does, or when the process does.
     var line: [UInt8] = []
     while line.last != 0x0A, let byte = try output.fileHandleForReading.read(upToCount: 1)?.first { line.append(byte) }
-    try #require(line.last == 0x0A, "blk-nbd did not come up")
+    if line.last != 0x0A {
+      let said = String(decoding: error.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+      try #require(Bool(false), "blk-nbd did not come up: \(said)")
+    }
     return String(decoding: line.dropLast(), as: UTF8.self)
   }
 
