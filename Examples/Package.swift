@@ -49,11 +49,11 @@ let package = Package(
     .executableTarget(
       name: "net-tap",
       dependencies: [
+        "ExampleSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
-        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
     // What the examples share: a machine with a driver domain, and how they talk to their user.
