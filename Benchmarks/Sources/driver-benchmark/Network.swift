@@ -1,8 +1,9 @@
 import NetBack
 import NetFront
 
-/// Frames of 1500 bytes to an end that sends each back; gives the number that came back.
-func netEcho(batch: Int, count: Int) throws -> Int {
+/// A card with both its drivers, and frames of 1500 bytes to an end that sends each back, `batch` at a time. What it gives
+/// carries a number of frames, and gives how many came back.
+func netEcho(batch: Int) throws -> (Int) throws -> Int {
   let domains = try Domains()
   let card = NetFrontDevice()
   _ = try domains.toolstack.addVif(
@@ -12,16 +13,19 @@ func netEcho(batch: Int, count: Int) throws -> Int {
   domains.connect()
   let queue = domains.host.queue
   let frame = [UInt8](repeating: 0xA5, count: 1500)
-  var returned = 0
-  var next = 0
-  while next < count {
-    for _ in 0..<min(batch, count - next) {
-      try card.send(frame.span)
-      next += 1
+  return { count in
+    var returned = 0
+    var next = 0
+    while next < count {
+      for _ in 0..<min(batch, count - next) {
+        try card.send(frame.span)
+        next += 1
+      }
+      card.push()
+      while queue.poll(now: Uptime(nanoseconds: 0), budget: 64) == .more {}
+      card.poll { if $0.count == frame.count { returned += 1 } }
     }
-    card.push()
-    while queue.poll(now: Uptime(nanoseconds: 0), budget: 64) == .more {}
-    card.poll { if $0.count == frame.count { returned += 1 } }
+    withExtendedLifetime(domains) {}
+    return returned
   }
-  return returned
 }
