@@ -66,7 +66,8 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
     .testTarget(
-      name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport", "XenLoopback"], swiftSettings: strict),
+      name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "CRingOracle", "TestSupport", "XenLoopback", system],
+      swiftSettings: strict),
     .testTarget(
       name: "NetTests", dependencies: ["NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),

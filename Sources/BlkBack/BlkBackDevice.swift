@@ -8,6 +8,7 @@ final class BlkBackDevice: Backend {
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private(set) var negotiation = Negotiation()
   private var queue: BlkBackQueue?
+  private var failure: BlkBackFailure?
 
   init(store: any BlockStore, offersFlush: Bool, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void) {
     self.store = store
@@ -22,12 +23,23 @@ final class BlkBackDevice: Backend {
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     let geometry = try geometry(device)
     let keys = try BlkFrontendKeys(from: device.other)
+    negotiation = Negotiation()
+    keys.report(in: &negotiation)
+    // A frontend uses what it likes of these two and says nothing.
+    for (feature, isOffered) in [("feature-flush-cache", offersFlush), ("feature-barrier", true)] {
+      negotiation.add(
+        feature, frontend: "not said", backend: isOffered ? "yes" : "no", agreed: isOffered ? "on" : "off",
+        reason: isOffered ? "" : "the backend does not offer it")
+    }
+    negotiation.add("feature-persistent", frontend: keys.hasPersistentGrants, backend: false)
+    let failure = BlkBackFailure(attention: device.attention)
     let region = try device.map([keys.ringReference])
     let channel = try device.bindEventChannel(to: keys.eventChannel)
     queue = BlkBackQueue(
       BlkBackWork(
-        ring: BackRing(attaching: region), channel: channel, grants: device.platform.grants,
-        frontend: device.otherDomain, store: store, geometry: geometry))
+        ring: BlkBackRing(attaching: region, as: keys.layout), channel: channel, grants: device.platform.grants,
+        frontend: device.otherDomain, store: store, geometry: geometry, failure: failure))
+    self.failure = failure
     return geometry.entries
   }
 
@@ -45,6 +57,11 @@ final class BlkBackDevice: Backend {
     try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
       .protocolViolation(queue.violation.map { "\($0)" } ?? "the ring stopped")
     }
+  }
+
+  /// Some request has failed, and the guest has been told; whoever looks after the host should know, too.
+  func attend(_ device: XenbusDevice) throws(DeviceError) {
+    if let text = failure?.text { device.warn(.resource(text)) }
   }
 
   func disconnect(_ device: XenbusDevice) {
@@ -65,17 +82,26 @@ final class BlkBackDevice: Backend {
 /// Not read in a transaction: whoever writes them could make that conflict for as long as it likes, and each value is
 /// judged by itself.
 struct BlkFrontendKeys {
+  let hasProtocolKey: Bool
+  let layout: BlkProtocol
   let ringReference: GrantReference
   let eventChannel: EventChannelPort
+  let hasPersistentGrants: Bool
+
+  /// Adds what the frontend asked for and got.
+  func report(in negotiation: inout Negotiation) {
+    negotiation.add(
+      "protocol", frontend: hasProtocolKey ? layout.rawValue : "native",
+      backend: BlkProtocol.allCases.map(\.rawValue).joined(separator: ", "), agreed: layout.rawValue)
+    negotiation.add("ring pages", frontend: "1", backend: "1", agreed: "1")
+  }
 
   init(from frontend: StoreDirectory) throws(DeviceError) {
-    if let name = try frontend.optionalString("protocol"), name != BlkIf.nativeProtocol {
-      throw .unsupported(
-        "the frontend's ring layout is \(name.quoted) (\(frontend.path(of: "protocol"))); only \(BlkIf.nativeProtocol) is served"
-      )
-    }
+    hasProtocolKey = try frontend.optionalString("protocol") != nil
+    layout = try BlkProtocol(from: frontend)
     ringReference = GrantReference(rawValue: try frontend.number("ring-ref"))
     eventChannel = EventChannelPort(rawValue: try frontend.number("event-channel"))
+    hasPersistentGrants = try frontend.flag("feature-persistent")
   }
 }
 

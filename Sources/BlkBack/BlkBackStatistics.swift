@@ -1,17 +1,39 @@
 import XenRing
 
 /// What one ring of a block backend has done.
-public struct BlkBackStatistics: Hashable, Sendable {
+public struct BlkBackStatistics: Hashable, Sendable, CustomStringConvertible {
   /// Requests that succeeded, by kind: read, write (barriers included), flush.
   public var readRequests: UInt64 = 0
   public var writeRequests: UInt64 = 0
   public var flushRequests: UInt64 = 0
   /// Of the writes, those that were barriers.
   public var barrierRequests: UInt64 = 0
+  /// Discards, all of which are answered as not supported.
+  public var discardRequests: UInt64 = 0
   /// 512-byte sectors.
   public var sectorsRead: UInt64 = 0
   public var sectorsWritten: UInt64 = 0
   /// Requests answered with an error, for whatever reason.
   public var failedRequests: UInt64 = 0
+  /// Requests that were left in the ring until a barrier before them had completed. Nothing else makes one wait: there is a
+  /// buffer for each slot of the ring.
+  public var waitedRequests: UInt64 = 0
+  /// From when a request was taken out of the ring until it was answered, by the clock of the polls that did so: what a
+  /// store completes at once took no time.
+  public var latency = LatencyHistogram()
   public var ring = RingStatistics()
+
+  public init() {}
+
+  /// The counts under the names that Linux's backend gives them in sysfs, which counts barriers as flushes, and then the
+  /// latency.
+  public var description: String {
+    let counts = [
+      ("oo_req", waitedRequests), ("rd_req", readRequests), ("wr_req", writeRequests &- barrierRequests),
+      ("f_req", flushRequests &+ barrierRequests), ("ds_req", discardRequests), ("rd_sect", sectorsRead),
+      ("wr_sect", sectorsWritten), ("failed", failedRequests),
+    ]
+    let lines = counts.map { name, count in name + String(repeating: " ", count: 9 - name.count) + "\(count)" }
+    return lines.joined(separator: "\n") + "\nfrom taken to answered:\n\(latency)"
+  }
 }

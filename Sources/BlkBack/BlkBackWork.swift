@@ -6,7 +6,7 @@ import XenRing
 /// A request's way: slot, validated request, its payload copied in (writes), the store, its payload copied out (reads),
 /// response. Each step is done for a whole batch, so that the platform is called once for it.
 struct BlkBackWork: ~Copyable {
-  private var ring: BackRing<BlkIfRequest, BlkIfResponse>
+  private var ring: BlkBackRing
   private(set) var channel: EventChannel
   let store: any BlockStore
   private let grants: any GrantTable
@@ -16,6 +16,9 @@ struct BlkBackWork: ~Copyable {
   private let buffers: PrivatePages
   /// The in-flight table: as many slots as the ring, so it never overflows.
   private var requests: [BlkRequest?]
+  /// When the poll began that took the request of each slot, in nanoseconds; and the poll under way.
+  private var takenAt: [UInt64]
+  private var now: UInt64 = 0
   private var freeSlots: [Int] = []
   /// Of the batch under way, in the guest's order; emptied, never shrunk.
   private var arrived: [Int] = []
@@ -24,17 +27,20 @@ struct BlkBackWork: ~Copyable {
   /// A barrier that has been taken: what was taken before it completes first, and nothing is taken after it until it has.
   private var barrier: Int?
   private var barrierIsSubmitted = false
+  private var barrierHasEnded = false
   /// Grant copies of the batch; the slot of each stands at the same place in `copySlots`.
   private var copies: [GrantCopy] = []
   private var copySlots: [Int] = []
   private var copyFailed: [Bool]
   private var counts = BlkBackStatistics()
+  /// Told once, of the first request that the store fails.
+  private let failure: BlkBackFailure
 
   private static var bufferByteCount: Int { BlkIf.maxSegmentCount * xenPageSize }
 
   init(
-    ring: consuming BackRing<BlkIfRequest, BlkIfResponse>, channel: EventChannel, grants: any GrantTable,
-    frontend: DomainID, store: any BlockStore, geometry: BlockGeometry
+    ring: consuming BlkBackRing, channel: EventChannel, grants: any GrantTable,
+    frontend: DomainID, store: any BlockStore, geometry: BlockGeometry, failure: BlkBackFailure
   ) {
     let count = ring.entryCount
     self.ring = ring
@@ -43,8 +49,10 @@ struct BlkBackWork: ~Copyable {
     self.frontend = frontend
     self.store = store
     self.geometry = geometry
+    self.failure = failure
     buffers = PrivatePages(pageCount: count * BlkIf.maxSegmentCount)
     requests = Array(repeating: nil, count: count)
+    takenAt = Array(repeating: 0, count: count)
     copyFailed = Array(repeating: false, count: count)
     completions = StoreCompletions(capacity: count)
     freeSlots.append(contentsOf: (0..<count).reversed())
@@ -54,7 +62,8 @@ struct BlkBackWork: ~Copyable {
     copySlots.reserveCapacity(count * BlkIf.maxSegmentCount)
   }
 
-  mutating func poll(budget: Int) throws(RingViolation) -> PollOutcome {
+  mutating func poll(now: Uptime, budget: Int) throws(RingViolation) -> PollOutcome {
+    self.now = now.nanoseconds
     channel.take()
     store.reap(into: &completions)
     finish()
@@ -62,6 +71,7 @@ struct BlkBackWork: ~Copyable {
     submit()
     finish()
     submitBarrierWhenAlone()
+    try countWaited()
     push()
     if taken == budget { return .more }
     // While a barrier is in flight the store's completion is what to wait for, not the ring.
@@ -73,6 +83,7 @@ struct BlkBackWork: ~Copyable {
   /// Slots to validated requests; those that do not pass are answered at once.
   private mutating func take(budget: Int) throws(RingViolation) -> Int {
     guard barrier == nil else { return 0 }
+    try countWaited()
     let limit = min(Int(try ring.available()), budget)
     var taken = 0
     while taken < limit, barrier == nil, let raw = ring.next() {
@@ -81,10 +92,21 @@ struct BlkBackWork: ~Copyable {
         let request = try BlkRequest(parsing: raw, for: geometry)
         let slot = freeSlots.removeLast()
         requests[slot] = request
+        takenAt[slot] = now
         if request.kind == .writeBarrier { barrier = slot } else { arrived.append(slot) }
-      } catch { answer(id: raw.id, operation: raw.operation, status: error.status) }
+      } catch {
+        if raw.operation == BlkIf.Operation.discard { counts.discardRequests &+= 1 }
+        answer(id: raw.id, operation: raw.operation, status: error.status)
+      }
     }
     return taken
+  }
+
+  /// What is in the ring when a barrier ends has waited for it.
+  private mutating func countWaited() throws(RingViolation) {
+    guard barrierHasEnded else { return }
+    barrierHasEnded = false
+    counts.waitedRequests &+= UInt64(try ring.available())
   }
 
   /// A barrier goes to the store when all that was taken before it has completed (io/blkif.h, `BLKIF_OP_WRITE_BARRIER`).
@@ -123,6 +145,7 @@ struct BlkBackWork: ~Copyable {
       if completion.succeeded, request.kind == .read { addCopies(.toGrant, completion.slot) }
     }
     runCopies()
+    if let reason = completions.failure.take() { failure.tell(reason) }
     for index in completions.list.indices {
       let completion = completions.list[index]
       answer(completion.slot, succeeded: completion.succeeded && !copyFailed[completion.slot])
@@ -175,15 +198,16 @@ struct BlkBackWork: ~Copyable {
   private mutating func answer(_ slot: Int, succeeded: Bool) {
     let request = requests[slot]!
     if succeeded { count(request) }
+    counts.latency.add(nanoseconds: now &- takenAt[slot])
     requests[slot] = nil
     copyFailed[slot] = false
     freeSlots.append(slot)
-    if slot == barrier { (barrier, barrierIsSubmitted) = (nil, false) }
+    if slot == barrier { (barrier, barrierIsSubmitted, barrierHasEnded) = (nil, false, true) }
     answer(
       id: request.id, operation: request.operation, status: succeeded ? BlkIf.Status.okay : BlkIf.Status.error)
   }
 
-  private mutating func answer(id: UInt64, operation: UInt8, status: Int16) {
+  @inline(__always) private mutating func answer(id: UInt64, operation: UInt8, status: Int16) {
     if status != BlkIf.Status.okay { counts.failedRequests &+= 1 }
     ring.put(BlkIfResponse(id: id, operation: operation, status: status))
   }
@@ -233,5 +257,5 @@ struct BlkBackWork: ~Copyable {
     return statistics
   }
 
-  var ringDump: String { ring.dump() }
+  var ringDump: String { ring.dump }
 }

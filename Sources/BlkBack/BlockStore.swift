@@ -47,11 +47,23 @@ public struct StoreCompletions: ~Copyable {
   }
 
   var list: [Completion] = []
+  /// Why the first request of those that failed did; taken by whoever reports it.
+  var failure: String?
 
   init(capacity: Int) { list.reserveCapacity(capacity) }
 
   /// - Parameter succeeded: false is reported to the guest as an I/O error of this request.
   public mutating func complete(_ request: StoreRequest, succeeded: Bool = true) {
     list.append(Completion(slot: request.slot, succeeded: succeeded))
+    if !succeeded, failure == nil { failure = "the store failed a \(request.kind) at sector \(request.sector)" }
+  }
+
+  /// Completes the request as failed, for a reason that the device's log and error node give the first time that its store
+  /// fails anything.
+  ///
+  /// - Parameter reason: a sentence's beginning, such as "the image has become shorter than the disk".
+  public mutating func fail(_ request: StoreRequest, because reason: @autoclosure () -> String) {
+    if failure == nil { failure = "\(reason()): a \(request.kind) at sector \(request.sector) failed" }
+    complete(request, succeeded: false)
   }
 }

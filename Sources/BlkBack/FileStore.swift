@@ -8,11 +8,13 @@ import SystemPackage
 /// A file may be sparse. Nothing else may write it meanwhile: the store takes an exclusive lock, shared for a read-only disk.
 public final class FileStore: BlockStore {
   public let geometry: BlockGeometry
+  private let path: FilePath
   private let descriptor: FileDescriptor
   private let hasLostWrites = Atomic(false)
 
   /// - Throws: ``FileStoreError``, each naming the file.
   public init(path: FilePath, isReadOnly: Bool = false) throws(FileStoreError) {
+    self.path = path
     do {
       descriptor = try FileDescriptor.open(path, isReadOnly ? .readOnly : .readWrite, options: .closeOnExec)
     } catch { throw .cannotOpen(path, (error as? Errno) ?? .ioError) }
@@ -55,27 +57,31 @@ public final class FileStore: BlockStore {
   public func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
       let request = requests[index]
-      let succeeded =
+      do throws(Failure) {
         switch request.kind {
-        case .read: transfer(request, writing: false)
-        case .write: transfer(request, writing: true)
-        case .writeBarrier: flush() && transfer(request, writing: true) && flush()
-        case .flush: flush()
+        case .read: try transfer(request, writing: false)
+        case .write: try transfer(request, writing: true)
+        case .writeBarrier:
+          try flush()
+          try transfer(request, writing: true)
+          try flush()
+        case .flush: try flush()
         }
-      completions.complete(request, succeeded: succeeded)
+        completions.complete(request)
+      } catch { completions.fail(request, because: "\(error.words(path))") }
     }
   }
 
   /// Fails for good once it has failed: the kernel forgets what it could not write, and would report success next time.
-  private func flush() -> Bool {
-    guard !hasLostWrites.load(ordering: .relaxed) else { return false }
-    if fdatasync(descriptor.rawValue) == 0 { return true }
+  private func flush() throws(Failure) {
+    guard !hasLostWrites.load(ordering: .relaxed) else { throw .lostWrites }
+    if fdatasync(descriptor.rawValue) == 0 { return }
     hasLostWrites.store(true, ordering: .relaxed)
-    return false
+    throw .system(Errno(rawValue: errno))
   }
 
   /// Reads or writes the whole buffer; the kernel may do it in pieces.
-  private func transfer(_ request: StoreRequest, writing: Bool) -> Bool {
+  private func transfer(_ request: StoreRequest, writing: Bool) throws(Failure) {
     var done = 0
     while done < request.buffer.count {
       // Safe: the buffer is the request's, and `done` stays below its length.
@@ -85,11 +91,27 @@ public final class FileStore: BlockStore {
         unsafe writing
         ? pwrite(descriptor.rawValue, at, count, offset) : pread(descriptor.rawValue, at, count, offset)
       if moved < 0, errno == EINTR { continue }
-      // Zero: the file has become shorter than the disk.
-      guard moved > 0 else { return false }
+      guard moved >= 0 else { throw .system(Errno(rawValue: errno)) }
+      guard moved > 0 else { throw .endOfFile }
       done += moved
     }
-    return true
+  }
+
+  /// Why one request failed.
+  private enum Failure: Error {
+    case system(Errno)
+    /// The file has become shorter than the disk.
+    case endOfFile
+    /// An earlier flush failed.
+    case lostWrites
+
+    func words(_ path: FilePath) -> String {
+      switch self {
+      case .system(let error): "the image \(path): \(error)"
+      case .endOfFile: "the image \(path) has become shorter than its disk"
+      case .lostWrites: "the image \(path) has lost writes, so no flush of it can succeed any more"
+      }
+    }
   }
 }
 

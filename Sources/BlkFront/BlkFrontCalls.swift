@@ -32,7 +32,7 @@ final class BlkFrontCalls: BusThreadClient {
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
 
   func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
-    device.poll(complete)
+    device.poll { complete($0) }
     showConnection()
     takeMail()
     let deadline = answerConnected(bus, now: now)
@@ -236,9 +236,9 @@ struct BlkFrontCall {
 
   /// Takes in what a part of a read has brought.
   mutating func keep(_ completion: BlkFrontCompletion, as number: Int) {
-    guard completion.bytes.count > 0, failure == nil else { return }
-    if completion.bytes.count == byteCount {
-      bytes = completion.bytes.copied()
+    guard completion.byteCount > 0, failure == nil else { return }
+    if completion.byteCount == byteCount {
+      bytes = completion.copied()
       return
     }
     if bytes.isEmpty { bytes = [UInt8](repeating: 0, count: byteCount) }

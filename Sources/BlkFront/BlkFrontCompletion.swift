@@ -4,7 +4,7 @@ import BlkIf
 @nonexhaustive public enum BlkFrontError: Error, Hashable, Sendable, CustomStringConvertible {
   /// No backend is connected, or not any more.
   case notConnected
-  /// As many requests as the ring has slots are in flight: poll, then try again.
+  /// The ring has no free slot, or the pool too few free pages: poll, then try again.
   case busy
   case outsideDisk(sector: UInt64, count: Int)
   /// Not a positive multiple of the disk's sector, or more than ``BlkFrontDevice/maxByteCount``.
@@ -22,7 +22,7 @@ import BlkIf
   public var description: String {
     switch self {
     case .notConnected: "no backend is connected"
-    case .busy: "every slot of the ring is in use"
+    case .busy: "the requests in flight use every slot of the ring, or too many pages of the pool"
     case .outsideDisk(let sector, let count): "\(count) sectors from \(sector) on are not on the disk"
     case .length(let byteCount): "\(byteCount) bytes are no length of a request to this disk"
     case .readOnlyDisk: "the disk is read-only"
@@ -49,20 +49,51 @@ public struct BlkFrontCompletion {
   /// As it was given with the request.
   public let tag: UInt64
   public let result: Result
-  /// What a successful read brought; empty for everything else. Valid during the call that hands it over; the backend
-  /// can still write it, so copy it out once and look at the copy.
-  public let bytes: SharedBytes
+  /// How much a successful read brought; zero for everything else.
+  public let byteCount: Int
+  let pages: BlkFrontQueue.Pages
+  let pool: SharedBytes
 
-  /// Copies all of it into `destination`, from `offset` on.
+  init(tag: UInt64, result: Result, byteCount: Int, pages: BlkFrontQueue.Pages, pool: SharedBytes) {
+    (self.tag, self.result, self.byteCount, self.pages, self.pool) = (tag, result, byteCount, pages, pool)
+  }
+
+  /// One whose backend went away.
+  init(lost tag: UInt64) {
+    self.init(tag: tag, result: .disconnected, byteCount: 0, pages: BlkFrontQueue.Pages(repeating: 0), pool: .none)
+  }
+
+  /// Copies what a read brought into `destination`, from `offset` on. Only during the call that hands this over, and once:
+  /// the backend can still write the original.
   ///
   /// - Precondition: it fits.
   public func copy(to destination: inout MutableSpan<UInt8>, at offset: Int = 0) {
-    precondition(offset >= 0 && bytes.count <= destination.count - offset, "destination too short")
-    let bytes = bytes
+    precondition(offset >= 0 && byteCount <= destination.count - offset, "destination too short")
     unsafe destination.withUnsafeMutableBytes { whole in
       // Safe: the bytes from there on are as many as are copied.
-      guard let start = whole.baseAddress else { return }
-      unsafe SharedBytes(baseAddress: start + offset, count: bytes.count).copy(from: bytes)
+      if let start = whole.baseAddress { unsafe copy(to: start + offset) }
+    }
+  }
+
+  /// What a read brought, as ``copy(to:at:)`` copies it.
+  public func copied() -> [UInt8] {
+    guard byteCount > 0 else { return [] }
+    return unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, count in
+      // Safe: the buffer has room for as many bytes as are copied.
+      unsafe copy(to: UnsafeMutableRawPointer(buffer.baseAddress!))
+      count = byteCount
+    }
+  }
+
+  /// Page by page, since they lie anywhere in the pool.
+  @unsafe private func copy(to start: UnsafeMutableRawPointer) {
+    let destination = unsafe SharedBytes(baseAddress: start, count: byteCount)
+    var done = 0
+    while done < byteCount {
+      let count = min(byteCount - done, xenPageSize)
+      destination.slice(from: done, count: count).copy(
+        from: BlkFrontQueue.bytes(of: pages[done / xenPageSize], in: pool, count))
+      done += count
     }
   }
 }

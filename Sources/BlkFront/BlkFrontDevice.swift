@@ -9,6 +9,8 @@
 public final class BlkFrontDevice: FrontendDriver, Frontend {
   /// The most that one request can carry, in bytes.
   public static let maxByteCount = BlkIf.maxSegmentCount * xenPageSize
+  /// As many pages as the requests of a full ring can use.
+  public static let defaultPoolPageCount = 32 * BlkIf.maxSegmentCount
 
   public let type = "vbd"
   public let publishedState = XenbusState.initialised
@@ -26,7 +28,19 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   private var lostTags: [UInt64] = []
   private var device: XenbusDevice?
 
-  public init() {}
+  private let layout: BlkProtocol
+  private let poolPageCount: Int
+
+  /// - Parameters:
+  ///   - layout: of the ring; every backend must know both.
+  ///   - poolPageCount: how many pages are shared for payload, each of which a request occupies from when it is put until
+  ///     its completion has been handed over: from 11, which the largest request needs, to 65535. Where the kernel has no
+  ///     more pages to share fewer are taken, down to 11; ``negotiation`` says so.
+  public init(protocol layout: BlkProtocol = .native, poolPageCount: Int = BlkFrontDevice.defaultPoolPageCount) {
+    precondition(
+      poolPageCount >= BlkIf.maxSegmentCount && poolPageCount <= UInt16.max, "a pool of 11 to 65535 pages")
+    (self.layout, self.poolPageCount) = (layout, poolPageCount)
+  }
 
   public var isConnected: Bool { queue != nil }
 
@@ -71,7 +85,8 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     try geometry.check(sector: sector, byteCount: byteCount)
   }
 
-  private func put(
+  // Inlined, as what it calls: for a read there is no payload to look for.
+  @inline(__always) private func put(
     _ operation: UInt8, _ sector: UInt64, _ byteCount: Int, _ tag: UInt64, _ payload: Span<UInt8>? = nil
   ) throws(BlkFrontError) {
     let put: Void? = try queue?.put(
@@ -95,7 +110,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     guard !lostTags.isEmpty else { return completed }
     let lost = lostTags
     lostTags = []
-    for tag in lost { body(BlkFrontCompletion(tag: tag, result: .disconnected, bytes: .none)) }
+    for tag in lost { body(BlkFrontCompletion(lost: tag)) }
     return completed + lost.count
   }
 
@@ -134,20 +149,36 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   public func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     self.device = device
     negotiation = Negotiation()
-    negotiation.add("protocol", frontend: BlkIf.nativeProtocol, backend: "any", agreed: BlkIf.nativeProtocol)
-    let entryCount = RingLayout.entryCount(
-      byteCount: xenPageSize, stride: RingLayout.stride(BlkIfRequest.self, BlkIfResponse.self))
+    negotiation.add("protocol", frontend: layout.rawValue, backend: "any", agreed: layout.rawValue)
     let channel = try device.allocateEventChannel()
     let ringPages = try device.share(pageCount: 1)
-    let dataPages = try device.share(pageCount: entryCount * BlkIf.maxSegmentCount)
     let reference = ringPages.references[0]
-    idleQueue = BlkFrontQueue(
-      ring: FrontRing(initialising: ringPages.takeRegion()), channel: channel, pages: dataPages)
-    negotiation.add("ring slots", frontend: "\(entryCount)", backend: "any", agreed: "\(entryCount)")
+    let ring = BlkFrontRing(initialising: ringPages.takeRegion(), as: layout)
+    negotiation.add("ring slots", frontend: "\(ring.entryCount)", backend: "any", agreed: "\(ring.entryCount)")
+    idleQueue = BlkFrontQueue(ring: ring, channel: channel, pool: try sharePool(device))
     return [
       StoreEntry("ring-ref", reference.rawValue), StoreEntry("event-channel", channel.port.rawValue),
-      StoreEntry("protocol", BlkIf.nativeProtocol),
+      StoreEntry("protocol", layout.rawValue),
     ]
+  }
+
+  /// As many pages as were asked for or, where there are not so many, half of that, and so on, down to one request's.
+  private func sharePool(_ device: XenbusDevice) throws(DeviceError) -> GrantedPages {
+    var pageCount = poolPageCount
+    var shortage = ""
+    while true {
+      do throws(DeviceError) {
+        let pages = try device.share(pageCount: pageCount)
+        negotiation.add(
+          "pool pages", frontend: "\(poolPageCount)", backend: "any", agreed: "\(pageCount)", reason: shortage)
+        return pages
+      } catch {
+        guard case .grant(.exhausted) = error, pageCount > BlkIf.maxSegmentCount else { throw error }
+        // What was asked for first says most.
+        if shortage.isEmpty { shortage = "\(error)" }
+        pageCount = max(pageCount / 2, BlkIf.maxSegmentCount)
+      }
+    }
   }
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {

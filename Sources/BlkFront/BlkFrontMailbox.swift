@@ -26,8 +26,8 @@ final class BlkFrontMailbox: Sendable {
     self.contents = Mutex(contents)
   }
 
-  var geometry: BlockGeometry { contents.withLock(\.geometry) }
-  var negotiation: Negotiation { contents.withLock(\.negotiation) }
+  var geometry: BlockGeometry { contents.withLock { $0.geometry } }
+  var negotiation: Negotiation { contents.withLock { $0.negotiation } }
 
   func newID() -> UInt64 { lastID.wrappingAdd(1, ordering: .relaxed).newValue }
 

@@ -15,6 +15,7 @@ public enum BlkIf {
     public static let write: UInt8 = 1
     public static let writeBarrier: UInt8 = 2
     public static let flushDiskCache: UInt8 = 3
+    public static let discard: UInt8 = 5
   }
 
   /// `BLKIF_RSP_*`.
@@ -30,9 +31,6 @@ public enum BlkIf {
     public static let removable: UInt32 = 2
     public static let readOnly: UInt32 = 4
   }
-
-  /// The request ring's layout, as the key `protocol` names it; on x86-64 native is the latter.
-  public static let nativeProtocol = "x86_64-abi"
 }
 
 /// One segment as it lies in a request slot (`blkif_request_segment`): 8 bytes.

@@ -132,7 +132,7 @@ private final class BusLoop {
       let now = Uptime.now
       let outcome = client?.poll(bus, now: now) ?? .idle
       if outcome == .stopped { return }
-      let deadline = state.deadline.withLock(\.self)
+      let deadline = state.deadline.withLock { $0 }
       if let deadline {
         if now >= deadline || (isLeaving && bus.isEmpty) { return }
         if !isLeaving, client?.isIdle != false {

@@ -77,7 +77,7 @@ struct BlkDeviceFaultTests {
     frontend.keys = [StoreEntry("protocol", "sparc-abi")]
     #expect(
       try refusal(try pair())
-        == "22 the frontend's ring layout is \"sparc-abi\" (/local/domain/1/device/vbd/51712/protocol); only x86_64-abi is served"
+        == "22 the frontend's ring layout is \"sparc-abi\" (/local/domain/1/device/vbd/51712/protocol); x86_32-abi and x86_64-abi are served"
     )
   }
 

@@ -70,6 +70,22 @@ struct BlkFrontDiskTests {
     backend.join()
   }
 
+  @Test func callsWaitForPagesOfASmallPoolInTheirOrder() async throws {
+    let backend = try serve(MemoryStore(sectorCount: 1 << 14))
+    let disk = try await BlkFrontDisk.connect(
+      to: device.frontendPath, on: rig.guest, protocol: .x86_32, poolPageCount: 11, log: .silent)
+    #expect(disk.negotiation.lines.first { $0.feature == "pool pages" }?.agreed == "11")
+    let written = pattern(1 << 20, seed: 3)
+    try await disk.write(sector: 0, written)
+    async let first = disk.read(sector: 0, byteCount: 1 << 20)
+    async let second = disk.read(sector: 0, byteCount: 4096)
+    #expect(try await first == written)
+    #expect(try await second == Array(written[..<4096]))
+    await disk.close()
+    backend.end(within: 0)
+    backend.join()
+  }
+
   @Test func cancelledCallEndsWhenNothingOfItIsInFlight() async throws {
     let store = HoldingStore(MemoryStore(sectorCount: 1 << 14))
     let backend = try serve(store)
@@ -81,9 +97,13 @@ struct BlkFrontDiskTests {
       return try await disk.read(sector: 0, byteCount: 50 * BlkFrontDevice.maxByteCount)
     }
     #expect(try await eventually { store.heldCount == 32 })
-    call.cancel()
-    // This one is after it in the mailbox, and so is put only when the cancellation has been seen.
     let next = Task { try await disk.read(sector: 0, byteCount: 512) }
+    let withdrawn = Task { try await disk.read(sector: 0, byteCount: 512) }
+    call.cancel()
+    withdrawn.cancel()
+    // When this one has ended, the cancellation before it has been seen, too.
+    await #expect(throws: CancellationError.self) { try await withdrawn.value }
+    for _ in 0..<100 { await Task.yield() }
     #expect(!ended.isSet)
     store.letGo()
     await #expect(throws: CancellationError.self) { try await call.value }
@@ -165,6 +185,29 @@ struct BlkFrontDiskTests {
     }
     let second = try serve(MemoryStore(sectorCount: 1 << 12))
     #expect(try await waiting.value.count == 1024)
+    await disk.close()
+    second.end(within: 0)
+    second.join()
+  }
+
+  @Test func killedBackendFailsWhatItHadOnceAnotherComes() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let first = try serve(store)
+    let disk = try await connect()
+    let inFlight = Task { try await disk.write(sector: 0, pattern(512, seed: 1)) }
+    #expect(try await eventually { store.heldCount == 1 })
+    rig.driverDomain.kill()
+    // Nothing that it does reaches anybody any more.
+    store.letGo()
+    first.end(within: 0)
+    first.join()
+    let successor = rig.loopback.addProcess(in: rig.driverDomain.domain)
+    let second = try BusThread(on: successor, log: .silent) { (bus) throws(XenstoreError) in
+      try bus.register(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+      return nil
+    }
+    await #expect(throws: BlkFrontError.disconnected) { try await inFlight.value }
+    #expect(try await disk.read(sector: 0, byteCount: 512).count == 512)
     await disk.close()
     second.end(within: 0)
     second.join()

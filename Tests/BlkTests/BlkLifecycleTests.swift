@@ -26,6 +26,29 @@ struct BlkLifecycleTests {
     #expect(pair.frontBus.report.isEmpty)
   }
 
+  @Test func bothEndsReportEachFeature() throws {
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, backend: BlkBackDriver(offersFlush: false) { _ in ZeroStore() })
+    try pair.connect()
+    func lines(_ negotiation: Negotiation) -> [[String]] {
+      negotiation.lines.map { [$0.feature, $0.frontend, $0.backend, $0.agreed, $0.reason] }
+    }
+    #expect(
+      lines(pair.backNegotiation) == [
+        ["protocol", "x86_64-abi", "x86_32-abi, x86_64-abi", "x86_64-abi", ""], ["ring pages", "1", "1", "1", ""],
+        ["feature-flush-cache", "not said", "no", "off", "the backend does not offer it"],
+        ["feature-barrier", "not said", "yes", "on", ""],
+        ["feature-persistent", "no", "no", "off", "neither side offers it"],
+      ])
+    #expect(
+      lines(disk.negotiation) == [
+        ["protocol", "x86_64-abi", "any", "x86_64-abi", ""], ["ring slots", "32", "any", "32", ""],
+        ["pool pages", "352", "any", "352", ""],
+        ["feature-flush-cache", "yes", "no", "off", "the backend does not offer it"],
+        ["feature-barrier", "yes", "yes", "on", ""],
+      ])
+  }
+
   /// As Linux's backend does, which opens its device only when the rings are there.
   @Test func featuresOfferedWithConnectedAreUsed() throws {
     let disk = BlkFrontDevice()
@@ -80,7 +103,7 @@ struct BlkLifecycleTests {
     disk.push()
     while disk.inFlightCount > 0 {
       if let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 1000) }
-      disk.poll { results[$0.tag] = $0.bytes.copied() }
+      disk.poll { results[$0.tag] = $0.copied() }
     }
     #expect(results.count == 23 && results.values.allSatisfy { $0 == written })
     try rig.toolstack.unplug(device)

@@ -29,12 +29,15 @@ final class BlkPair: DriverPair {
     }
   }
 
+  /// What the backend's end reports of the device.
+  var backNegotiation: Negotiation { backBus.negotiations[device.backendPath] ?? Negotiation() }
+
   /// Runs until everything that `disk` has put is completed; the results by tag, with what reads brought.
   func complete(_ disk: BlkFrontDevice) -> [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] {
     var results: [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] = [:]
     disk.push()
     _ = scheduler.run {
-      disk.poll { results[$0.tag] = ($0.result, $0.bytes.copied()) }
+      disk.poll { results[$0.tag] = ($0.result, $0.copied()) }
       return disk.inFlightCount == 0
     }
     return results

@@ -62,6 +62,14 @@ struct BlkRequestFaultTests {
     try expectFault(try pair(), request(BlkIf.Operation.write, sector: sector, [(0, first, last)]))
   }
 
+  @Test(arguments: [(1, 0, 7), (8, 0, 0), (8, 0, 6), (4, 4, 7)] as [(UInt64, UInt8, UInt8)])
+  func whatIsNoWholeSectorOfTheDiskFails(sector: UInt64, first: UInt8, last: UInt8) throws {
+    let geometry = BlockGeometry(sectorCount: 64, sectorByteCount: 4096)
+    for operation in [BlkIf.Operation.read, BlkIf.Operation.write] {
+      try expectFault(try pair(MemoryStore(geometry: geometry)), request(operation, sector: sector, [(0, first, last)]))
+    }
+  }
+
   @Test(arguments: [(1, 0), (0, 8), (8, 8), (255, 255), (0, 255)] as [(UInt8, UInt8)])
   func segmentOutsideItsPageFails(first: UInt8, last: UInt8) throws {
     try expectFault(try pair(), request(BlkIf.Operation.read, [(0, first, last)]))

@@ -1,38 +1,79 @@
 import BlkIf
+import CRingOracle
 import Testing
 import XenRing
 
-/// The bytes of io/blkif.h's structures on x86-64, written down by hand from the header.
+/// B1: the bytes of io/blkif.h's structures in every layout, as a C compiler makes them.
 struct BlkWireTests {
-  private func bytes<Entry: BitwiseCopyable>(_ entry: Entry) -> [UInt8] {
+  private static let layouts: [BlockOracleLayout] =
+    [BlockOracleLayoutX86_32, BlockOracleLayoutX86_64] + (ring_oracle_available() ? [BlockOracleLayoutNative] : [])
+
+  /// What a C compiler writes into a slot.
+  private func bytes(_ fill: (UnsafeMutableRawPointer) -> UInt32) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0xEE, count: 128)
+    // Safe: the oracle writes no more than 128 bytes.
+    let count = unsafe bytes.withUnsafeMutableBytes { unsafe fill($0.baseAddress!) }
+    return Array(bytes.prefix(Int(count)))
+  }
+
+  /// What we write into one.
+  private func bytes<Entry: BitwiseCopyable>(of entry: Entry) -> [UInt8] {
     let pages = PrivatePages(pageCount: 1)
     var ring = FrontRing<Entry, Entry>(initialising: pages.region())
     ring.put(entry)
     return pages.region().bytes.slice(from: RingLayout.headerByteCount, count: MemoryLayout<Entry>.stride).copied()
   }
 
-  @Test func requestHasTheHeadersBytes() {
+  @Test(arguments: layouts)
+  func requestHasTheHeadersBytes(layout: BlockOracleLayout) {
+    let oracle = unsafe bytes {
+      unsafe block_oracle_request(
+        layout,
+        BlockOracleRequest(
+          operation: 1, segment_count: 11, handle: 0x0304, id: 0x0C0D_0E0F_1011_1213,
+          sector_number: 0x1415_1617_1819_1A1B, first_gref: 0x1C1D_1E1F), $0)
+    }
     var request = BlkIfRequest(
-      operation: 1, segmentCount: 2, handle: 0x0304, id: 0x0C0D_0E0F_1011_1213, sectorNumber: 0x1415_1617_1819_1A1B)
-    request.segments[0] = BlkIfSegment(gref: GrantReference(rawValue: 0x1C1D_1E1F), firstSector: 0x20, lastSector: 0x21)
-    request.segments[10] = BlkIfSegment(
-      gref: GrantReference(rawValue: 0x2425_2627), firstSector: 0x28, lastSector: 0x29)
-    let expected: [UInt8] =
-      [1, 2, 0x04, 0x03, 0, 0, 0, 0]
-      + [0x13, 0x12, 0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x1B, 0x1A, 0x19, 0x18, 0x17, 0x16, 0x15, 0x14]
-      + [0x1F, 0x1E, 0x1D, 0x1C, 0x20, 0x21, 0, 0] + [UInt8](repeating: 0, count: 72)
-      + [0x27, 0x26, 0x25, 0x24, 0x28, 0x29, 0, 0]
-    #expect(bytes(request) == expected)
-    #expect(expected.count == 112)
+      operation: 1, segmentCount: 11, handle: 0x0304, id: 0x0C0D_0E0F_1011_1213, sectorNumber: 0x1415_1617_1819_1A1B)
+    for index in 0..<11 {
+      request.segments[index] = BlkIfSegment(
+        gref: GrantReference(rawValue: 0x1C1D_1E1F + UInt32(index)), firstSector: UInt8(index % 8), lastSector: 7)
+    }
+    let is32 = layout == BlockOracleLayoutX86_32
+    #expect((is32 ? bytes(of: BlkIfX86_32Request(request)) : bytes(of: request)) == oracle)
+    #expect(oracle.count == (is32 ? 108 : 112))
+    // And back: what leaves a ring is what was put into it.
+    #expect(bytes(of: BlkIfX86_32Request(request).native) == bytes(of: request))
   }
 
-  @Test func responseHasTheHeadersBytes() {
+  @Test(arguments: layouts)
+  func responseHasTheHeadersBytes(layout: BlockOracleLayout) {
+    let oracle = unsafe bytes {
+      unsafe block_oracle_response(
+        layout, BlockOracleResponse(id: 0x0102_0304_0506_0708, operation: 9, status: -2), $0)
+    }
     let response = BlkIfResponse(id: 0x0102_0304_0506_0708, operation: 9, status: -2)
-    #expect(bytes(response) == [8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0xFE, 0xFF, 0, 0, 0, 0])
+    let is32 = layout == BlockOracleLayoutX86_32
+    #expect((is32 ? bytes(of: BlkIfX86_32Response(response)) : bytes(of: response)) == oracle)
+    #expect(oracle.count == (is32 ? 12 : 16))
+    #expect(bytes(of: BlkIfX86_32Response(response).native) == bytes(of: response))
+  }
+
+  /// Written down by hand, so that not both sides are wrong in the same way.
+  @Test func fieldsStandWhereTheHeaderPutsThem() {
+    let request = BlkIfRequest(
+      operation: 1, segmentCount: 2, handle: 0x0304, id: 0x0C0D_0E0F_1011_1213, sectorNumber: 0x1415_1617_1819_1A1B)
+    let numbers: [UInt8] = [
+      0x13, 0x12, 0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x1B, 0x1A, 0x19, 0x18, 0x17, 0x16, 0x15, 0x14,
+    ]
+    #expect(Array(bytes(of: request).prefix(24)) == [1, 2, 4, 3, 0, 0, 0, 0] + numbers)
+    #expect(Array(bytes(of: BlkIfX86_32Request(request)).prefix(20)) == [1, 2, 4, 3] + numbers)
   }
 
   @Test func ringOfOnePageHasThirtyTwoSlots() {
-    let stride = RingLayout.stride(BlkIfRequest.self, BlkIfResponse.self)
-    #expect(stride == 112 && RingLayout.entryCount(byteCount: 4096, stride: stride) == 32)
+    let wide = RingLayout.stride(BlkIfRequest.self, BlkIfResponse.self)
+    let narrow = RingLayout.stride(BlkIfX86_32Request.self, BlkIfX86_32Response.self)
+    #expect(wide == 112 && RingLayout.entryCount(byteCount: 4096, stride: wide) == 32)
+    #expect(narrow == 108 && RingLayout.entryCount(byteCount: 4096, stride: narrow) == 32)
   }
 }

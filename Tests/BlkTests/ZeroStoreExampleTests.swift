@@ -22,7 +22,7 @@ import XenLoopback
   disk.push()
   var read: [UInt8]?
   for _ in 0..<1000 where read == nil {
-    disk.poll { read = $0.bytes.copied() }
+    disk.poll { read = $0.copied() }
     if let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 10) }
   }
   #expect(read == [UInt8](repeating: 0, count: 1024))

@@ -31,7 +31,7 @@ struct FaultyDriverTests {
         disk.poll {
           results[$0.tag] = $0.result
           guard $0.tag >= 64, $0.result == .succeeded, results[$0.tag - 64] == .succeeded else { return }
-          #expect($0.bytes.copied() == pattern(512, seed: Int($0.tag - 64)), "request \($0.tag) reads another's bytes")
+          #expect($0.copied() == pattern(512, seed: Int($0.tag - 64)), "request \($0.tag) reads another's bytes")
         }
         return disk.inFlightCount == 0
       }

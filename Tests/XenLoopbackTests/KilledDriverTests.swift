@@ -41,7 +41,7 @@ struct KilledDriverTests {
     _ = pair.scheduler.run {
       disk.poll {
         ended.insert($0.tag)
-        if $0.tag == 21 { bytes = $0.bytes.copied() }
+        if $0.tag == 21 { bytes = $0.copied() }
       }
       return disk.inFlightCount == 0
     }

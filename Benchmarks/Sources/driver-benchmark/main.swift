@@ -1,9 +1,11 @@
 // driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests or frames, BATCH at a time, through a frontend and a backend on
-// an in-process Xen, all on one thread, and fails when fewer come back. Benchmarks/driver-thresholds counts what that costs.
+// an in-process Xen, and fails when fewer come back: all on one thread, but for block-async. Benchmarks/driver-thresholds counts
+// what that costs.
 // driver-benchmark times ROUNDS: by the clock, beside the plain work on the same bytes. Benchmarks/driver-times runs it.
 import Glibc
 
 let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
+  "block-async": { batch in { try blockAsync(batch: batch, count: $0) } },
   "block-read": { try block(writing: false, batch: $0) },
   "block-write": { try block(writing: true, batch: $0) },
   "net-echo": netEcho,

@@ -128,7 +128,7 @@ struct DiskCopy {
       let done =
         from.poll { completion in
           if completion.result != .succeeded { failure = "reading chunk \(completion.tag): \(completion.result)" }
-          progress.early[Int(completion.tag)] = completion.bytes.copied()
+          progress.early[Int(completion.tag)] = completion.copied()
           while let bytes = progress.early.removeValue(forKey: progress.nextWrite + progress.ready.count) {
             progress.hash.update(data: bytes)
             progress.ready.append(bytes)

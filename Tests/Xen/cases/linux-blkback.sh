@@ -44,6 +44,19 @@ blk-front $front barrier newer
 same "what barriers wrote is not what the disk holds" newer disk
 has_let_go
 
+# The same backend for a front end that was compiled for 32 bits, and for one that says what is native.
+for layout in x86_32-abi x86_64-abi; do
+  dd if=/dev/urandom of=other bs=1M count=12
+  blk-front --protocol $layout $front write other | tee log
+  grep -Eq "^protocol +$layout .* $layout\$" log || fail "$layout is not what was spoken"
+  same "what was written as $layout is not what the disk holds" other disk
+  has_let_go
+  rm -f got
+  blk-front --protocol $layout $front read got
+  same "what was read as $layout is not what the disk holds" disk got
+  has_let_go
+done
+
 # Killed in the middle of writing the same bytes again and again; another process comes.
 blk-front $front rewrite new > log &
 program=$!

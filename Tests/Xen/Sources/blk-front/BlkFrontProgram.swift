@@ -8,11 +8,17 @@ import RigSupport
 ///        blk-front FRONTEND-PATH barrier FILE    the same in writes that are barriers
 ///        blk-front FRONTEND-PATH rewrite FILE    the same as write, over and over until SIGTERM
 ///        blk-front FRONTEND-PATH refuse          fails unless the disk refuses to be written
+///
+/// Before all of it, --protocol x86_32-abi speaks another ring layout than the native one.
 @main struct BlkFrontProgram {
   static func main() {
     RigProgram.run { arguments in
-      guard arguments.count >= 2 else { throw Failure("usage: blk-front FRONTEND-PATH COMMAND [FILE]") }
-      let disk = try Disk(at: arguments[0])
+      var arguments = arguments
+      let layout = try takeProtocol(&arguments)
+      guard arguments.count >= 2 else {
+        throw Failure("usage: blk-front [--protocol LAYOUT] FRONTEND-PATH COMMAND [FILE]")
+      }
+      let disk = try Disk(at: arguments[0], protocol: layout)
       RigProgram.say("\(disk.device.negotiation)\n\(disk.geometry)")
       switch (arguments[1], arguments.count) {
       case ("read", 3): try disk.read(to: arguments[2])
@@ -35,5 +41,14 @@ import RigSupport
       try disk.loop.leave()
       RigProgram.say("left")
     }
+  }
+  /// Takes the option out, if it is there.
+  private static func takeProtocol(_ arguments: inout [String]) throws -> BlkProtocol {
+    guard arguments.first == "--protocol" else { return .native }
+    guard arguments.count >= 2, let layout = BlkProtocol(rawValue: arguments[1]) else {
+      throw Failure("--protocol takes one of \(BlkProtocol.allCases.map(\.rawValue).joined(separator: ", "))")
+    }
+    arguments.removeFirst(2)
+    return layout
   }
 }

@@ -5,13 +5,14 @@ import RigSupport
 final class Disk {
   enum WriteKind { case write, barrier }
 
-  let device = BlkFrontDevice()
+  let device: BlkFrontDevice
   let loop: FrontLoop
   let geometry: BlockGeometry
   private var failure: Failure?
 
-  init(at path: String) throws {
-    let device = device
+  init(at path: String, protocol layout: BlkProtocol) throws {
+    let device = BlkFrontDevice(protocol: layout)
+    self.device = device
     let loop = try FrontLoop(device, at: path)
     self.loop = loop
     _ = loop.run(seconds: 20, descriptor: { nil }, device: { 0 }, until: { device.isConnected })
@@ -30,7 +31,7 @@ final class Disk {
       try device.read(sector: sector(of: place.lowerBound), byteCount: place.count, tag: UInt64(place.lowerBound))
     } completed: { completion in
       let place = Int(completion.tag)
-      bytes.replaceSubrange(place..<place + completion.bytes.count, with: completion.bytes.copied())
+      bytes.replaceSubrange(place..<place + completion.byteCount, with: completion.copied())
     }
     try RigProgram.write(bytes, to: path)
     RigProgram.say("read \(byteCount) bytes")

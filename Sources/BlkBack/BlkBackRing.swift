@@ -1,0 +1,96 @@
+import BlkIf
+import XenRing
+
+/// Our end of a disk's ring, in the layout that the frontend chose: one of the two rings is there.
+///
+/// Always inlined, because a slot is larger than what is carried in registers: each call more would copy it once more.
+struct BlkBackRing: ~Copyable {
+  private let layout: BlkProtocol
+  let entryCount: Int
+  private var wide: BackRing<BlkIfRequest, BlkIfResponse>?
+  private var narrow: BackRing<BlkIfX86_32Request, BlkIfX86_32Response>?
+
+  init(attaching region: consuming SharedRegion, as layout: BlkProtocol) {
+    self.layout = layout
+    switch layout {
+    case .x86_64:
+      let ring = BackRing<BlkIfRequest, BlkIfResponse>(attaching: region)
+      entryCount = ring.entryCount
+      wide = consume ring
+      narrow = nil
+    case .x86_32:
+      let ring = BackRing<BlkIfX86_32Request, BlkIfX86_32Response>(attaching: region)
+      entryCount = ring.entryCount
+      wide = nil
+      narrow = consume ring
+    }
+  }
+
+  @inline(__always) var hasUnpushed: Bool {
+    switch wide {
+    case .some(let ring): ring.hasUnpushed
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.hasUnpushed
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
+  var statistics: RingStatistics {
+    switch wide {
+    case .some(let ring): ring.statistics
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.statistics
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
+  var dump: String {
+    switch wide {
+    case .some(let ring): ring.dump()
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.dump()
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
+  @inline(__always) mutating func available() throws(RingViolation) -> UInt32 {
+    switch layout {
+    case .x86_64: try wide!.available()
+    case .x86_32: try narrow!.available()
+    }
+  }
+
+  @inline(__always) mutating func put(_ response: BlkIfResponse) {
+    switch layout {
+    case .x86_64: wide!.put(response)
+    case .x86_32: narrow!.put(BlkIfX86_32Response(response))
+    }
+  }
+
+  @inline(__always) mutating func next() -> BlkIfRequest? {
+    switch layout {
+    case .x86_64: wide!.next()
+    case .x86_32: narrow!.next()?.native
+    }
+  }
+
+  @inline(__always) mutating func pushAndCheckNotify() -> Bool {
+    switch layout {
+    case .x86_64: wide!.pushAndCheckNotify()
+    case .x86_32: narrow!.pushAndCheckNotify()
+    }
+  }
+
+  @inline(__always) mutating func finalCheck() throws(RingViolation) -> Bool {
+    switch layout {
+    case .x86_64: try wide!.finalCheck()
+    case .x86_32: try narrow!.finalCheck()
+    }
+  }
+}

@@ -1,0 +1,120 @@
+import BlkBack
+import BlkFront
+import Synchronization
+import TestSupport
+import Testing
+import XenLoopback
+
+/// B14: what a disk counts.
+struct BlkStatisticsTests {
+  /// What the backend says of a disk that it lets go of.
+  private func counts(_ pair: BlkPair) throws -> BlkBackStatistics {
+    try pair.toolstack.unplug(pair.device)
+    _ = pair.scheduler.run { pair.backBus.isEmpty }
+    return try #require(pair.closed.list.first)
+  }
+
+  @Test func statisticsCountWhatWasDone() throws {
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    try disk.write(sector: 0, pattern(1024, seed: 1).span, tag: 1)
+    try disk.read(sector: 0, byteCount: 512, tag: 2)
+    try disk.flush(tag: 3)
+    try disk.writeBarrier(sector: 0, pattern(512, seed: 1).span, tag: 4)
+    _ = pair.complete(disk)
+    let counts = try counts(pair)
+    #expect(counts.writeRequests == 2 && counts.barrierRequests == 1 && counts.sectorsWritten == 3)
+    #expect(counts.readRequests == 1 && counts.sectorsRead == 1)
+    #expect(counts.flushRequests == 1 && counts.failedRequests == 0 && counts.discardRequests == 0)
+    #expect(counts.latency.total == 4)
+    #expect(
+      counts.description.split(separator: "\n").prefix(7) == [
+        "oo_req   0", "rd_req   1", "wr_req   1", "f_req    2", "ds_req   0", "rd_sect  1", "wr_sect  3",
+      ])
+  }
+
+  @Test func discardIsCountedAlthoughItIsNotSupported() throws {
+    let frontend = RawBlkFrontend()
+    let pair = try BlkPair(frontend: frontend, store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    frontend.put(BlkIfRequest(operation: BlkIf.Operation.discard, id: 1))
+    frontend.put(BlkIfRequest(operation: 77, id: 2))
+    #expect(try pair.statuses(frontend, 2) == [1: BlkIf.Status.notSupported, 2: BlkIf.Status.notSupported])
+    let counts = try counts(pair)
+    #expect(counts.discardRequests == 1 && counts.failedRequests == 2)
+  }
+
+  @Test func requestsBehindABarrierAreCountedAsWaiting() throws {
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: ReorderingStore(MemoryStore(sectorCount: 64)))
+    try pair.connect()
+    let sector = pattern(512, seed: 1)
+    try disk.write(sector: 0, sector.span, tag: 1)
+    try disk.writeBarrier(sector: 0, sector.span, tag: 2)
+    for tag in 3...5 { try disk.read(sector: 0, byteCount: 512, tag: UInt64(tag)) }
+    _ = pair.complete(disk)
+    // The barrier is over: this one waits for nothing.
+    try disk.read(sector: 0, byteCount: 512, tag: 6)
+    _ = pair.complete(disk)
+    #expect(try counts(pair).waitedRequests == 3)
+  }
+
+  @Test func latencyIsTheTimeBetweenThePollsThatTookAndAnswered() throws {
+    let disk = BlkFrontDevice()
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let host = OneQueue()
+    let rig = try Rig()
+    let back = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)
+    let front = try Bus(on: rig.guest, log: .silent)
+    var counts: BlkBackStatistics?
+    let device = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "test")
+    try back.register(BlkBackDriver(whenClosed: { counts = $1 }) { _ in store })
+    try front.register(disk, at: device.frontendPath)
+    try #require(
+      front.run(seconds: 10) {
+        back.poll()
+        return disk.isConnected
+      })
+    for tag in 0..<UInt64(3) { try disk.read(sector: 0, byteCount: 512, tag: tag) }
+    disk.push()
+    _ = host.queue.poll(now: Uptime(nanoseconds: 5_000_000), budget: 2)
+    _ = host.queue.poll(now: Uptime(nanoseconds: 5_900_000), budget: 2)
+    store.letGo()
+    _ = host.queue.poll(now: Uptime(nanoseconds: 6_000_000), budget: 2)
+    back.close()
+    front.run(seconds: 10) { back.poll() == .idle && back.isEmpty }
+    let latency = try #require(counts?.latency)
+    #expect(latency.total == 3)
+    #expect(latency.count(in: 10) == 2, "1000 microseconds are from 512 to 1023")
+    #expect(latency.count(in: 7) == 1, "100 microseconds are from 64 to 127")
+  }
+
+  @Test(arguments: [(0, 0), (999, 0), (1000, 1), (1999, 1), (2000, 2), (1_000_000, 10), (.max, 31)] as [(UInt64, Int)])
+  func bucketsArePowersOfTwoOfAMicrosecond(nanoseconds: UInt64, bucket: Int) {
+    var histogram = LatencyHistogram()
+    histogram.add(nanoseconds: nanoseconds)
+    #expect((0..<LatencyHistogram.bucketCount).filter { histogram.count(in: $0) == 1 } == [bucket])
+  }
+
+  @Test func histogramPrintsTheBucketsInUse() {
+    var histogram = LatencyHistogram()
+    #expect(histogram.description == "nothing")
+    for _ in 0..<3 { histogram.add(nanoseconds: 600_000) }
+    histogram.add(nanoseconds: 3_000_000)
+    #expect(histogram.description == "<    1.0 ms  3\n<    2.0 ms  0\n<    4.0 ms  1")
+  }
+}
+
+/// Lets a test poll the only queue there is.
+private final class OneQueue: QueueHost {
+  private let queues = Mutex<[any DataQueue]>([])
+
+  func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    queues.withLock { $0.append(queue) }
+  }
+
+  func stop(_ queue: any DataQueue) {}
+
+  var queue: any DataQueue { queues.withLock { $0[0] } }
+}
