@@ -38,7 +38,7 @@ final class BlkBackDevice: Backend {
     queue = BlkBackQueue(
       BlkBackWork(
         ring: BlkBackRing(attaching: region, as: keys.layout), channel: channel, grants: device.platform.grants,
-        frontend: device.otherDomain, store: store, geometry: geometry, failure: failure))
+        frontend: device.otherDomain, store: store, geometry: geometry, clock: device.clock, failure: failure))
     self.failure = failure
     return geometry.entries
   }

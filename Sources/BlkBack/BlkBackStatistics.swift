@@ -18,8 +18,7 @@ public struct BlkBackStatistics: Hashable, Sendable, CustomStringConvertible {
   /// Requests that were left in the ring until a barrier before them had completed. Nothing else makes one wait: there is a
   /// buffer for each slot of the ring.
   public var waitedRequests: UInt64 = 0
-  /// From when a request was taken out of the ring until it was answered, by the clock of the polls that did so: what a
-  /// store completes at once took no time.
+  /// From the beginning of the poll that took a request out of the ring until its batch was answered.
   public var latency = LatencyHistogram()
   public var ring = RingStatistics()
 

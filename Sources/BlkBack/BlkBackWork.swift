@@ -16,9 +16,11 @@ struct BlkBackWork: ~Copyable {
   private let buffers: PrivatePages
   /// The in-flight table: as many slots as the ring, so it never overflows.
   private var requests: [BlkRequest?]
-  /// When the poll began that took the request of each slot, in nanoseconds; and the poll under way.
+  /// When the poll began that took the request of each slot, in nanoseconds; and when the poll under way began, or last
+  /// had something to answer.
   private var takenAt: [UInt64]
   private var now: UInt64 = 0
+  private let clock: @Sendable () -> Uptime
   private var freeSlots: [Int] = []
   /// Of the batch under way, in the guest's order; emptied, never shrunk.
   private var arrived: [Int] = []
@@ -40,7 +42,8 @@ struct BlkBackWork: ~Copyable {
 
   init(
     ring: consuming BlkBackRing, channel: EventChannel, grants: any GrantTable,
-    frontend: DomainID, store: any BlockStore, geometry: BlockGeometry, failure: BlkBackFailure
+    frontend: DomainID, store: any BlockStore, geometry: BlockGeometry, clock: @escaping @Sendable () -> Uptime,
+    failure: BlkBackFailure
   ) {
     let count = ring.entryCount
     self.ring = ring
@@ -49,6 +52,7 @@ struct BlkBackWork: ~Copyable {
     self.frontend = frontend
     self.store = store
     self.geometry = geometry
+    self.clock = clock
     self.failure = failure
     buffers = PrivatePages(pageCount: count * BlkIf.maxSegmentCount)
     requests = Array(repeating: nil, count: count)
@@ -139,6 +143,7 @@ struct BlkBackWork: ~Copyable {
   /// What the store has completed, reads with their payload copied out, is answered.
   private mutating func finish() {
     guard !completions.list.isEmpty else { return }
+    now = clock().nanoseconds
     for index in completions.list.indices {
       let completion = completions.list[index]
       guard let request = requests[completion.slot] else { preconditionFailure("a store completes a request once") }

@@ -63,6 +63,12 @@ public final class XenbusDevice {
     writeError(error)
   }
 
+  /// The clock by which the device's queue is polled, for what takes time within one poll.
+  public var clock: @Sendable () -> Uptime {
+    let host = queueHost
+    return { host.now }
+  }
+
   /// Returns when `queue` is polled no more.
   public func stop(_ queue: any DataQueue) { queueHost.stop(queue) }
 

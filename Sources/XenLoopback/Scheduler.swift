@@ -135,5 +135,7 @@ private final class ProcessQueueHost: QueueHost {
     scheduler.start(queue, of: process, name: name, whenStopped: whenStopped)
   }
 
+  var now: Uptime { scheduler.now }
+
   func stop(_ queue: any DataQueue) { scheduler.stop(queue) }
 }

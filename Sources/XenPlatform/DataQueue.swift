@@ -46,6 +46,9 @@ public protocol QueueHost: AnyObject, Sendable {
     _ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void
   ) throws(ResourceError)
 
+  /// The clock by which queues are polled: the machine's, or a simulation's.
+  var now: Uptime { get }
+
   /// Returns when `queue` is polled no more and never will be. Harmless for a queue that was not started.
   func stop(_ queue: any DataQueue)
 }

@@ -22,6 +22,8 @@ public final class ThreadPerQueue: QueueHost {
     precondition(former == nil, "a queue is started once")
   }
 
+  public var now: Uptime { .now }
+
   public func stop(_ queue: any DataQueue) {
     threads.withLock { $0.removeValue(forKey: ObjectIdentifier(queue)) }?.stopAndJoin()
   }

@@ -60,10 +60,11 @@ struct BlkStatisticsTests {
     #expect(try counts(pair).waitedRequests == 3)
   }
 
-  @Test func latencyIsTheTimeBetweenThePollsThatTookAndAnswered() throws {
+  /// What the backend has counted after `use` has polled its only queue.
+  private func latency(
+    of store: any BlockStore, on host: OneQueue, _ use: (_ disk: BlkFrontDevice) throws -> Void
+  ) throws -> LatencyHistogram {
     let disk = BlkFrontDevice()
-    let store = HoldingStore(MemoryStore(sectorCount: 64))
-    let host = OneQueue()
     let rig = try Rig()
     let back = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)
     let front = try Bus(on: rig.guest, log: .silent)
@@ -76,18 +77,37 @@ struct BlkStatisticsTests {
         back.poll()
         return disk.isConnected
       })
-    for tag in 0..<UInt64(3) { try disk.read(sector: 0, byteCount: 512, tag: tag) }
-    disk.push()
-    _ = host.queue.poll(now: Uptime(nanoseconds: 5_000_000), budget: 2)
-    _ = host.queue.poll(now: Uptime(nanoseconds: 5_900_000), budget: 2)
-    store.letGo()
-    _ = host.queue.poll(now: Uptime(nanoseconds: 6_000_000), budget: 2)
+    try use(disk)
     back.close()
     front.run(seconds: 10) { back.poll() == .idle && back.isEmpty }
-    let latency = try #require(counts?.latency)
+    return try #require(counts?.latency)
+  }
+
+  @Test func latencyGoesOnFromPollToPoll() throws {
+    let host = OneQueue()
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let latency = try latency(of: store, on: host) { disk in
+      for tag in 0..<UInt64(3) { try disk.read(sector: 0, byteCount: 512, tag: tag) }
+      disk.push()
+      host.poll(at: 5_000_000)
+      host.poll(at: 5_900_000)
+      store.letGo()
+      host.poll(at: 6_000_000)
+    }
     #expect(latency.total == 3)
     #expect(latency.count(in: 10) == 2, "1000 microseconds are from 512 to 1023")
     #expect(latency.count(in: 7) == 1, "100 microseconds are from 64 to 127")
+  }
+
+  @Test func latencyHasTheTimeThatTheStoreTakesWithinAPoll() throws {
+    let host = OneQueue()
+    let latency = try latency(of: SlowStore { host.now = Uptime(nanoseconds: 5_000_000 + 300_000) }, on: host) { disk in
+      try disk.read(sector: 0, byteCount: 512, tag: 1)
+      disk.push()
+      host.poll(at: 5_000_000)
+    }
+    #expect(latency.total == 1)
+    #expect(latency.count(in: 9) == 1, "300 microseconds are from 256 to 511")
   }
 
   @Test(arguments: [(0, 0), (999, 0), (1000, 1), (1999, 1), (2000, 2), (1_000_000, 10), (.max, 31)] as [(UInt64, Int)])
@@ -106,15 +126,36 @@ struct BlkStatisticsTests {
   }
 }
 
-/// Lets a test poll the only queue there is.
+/// Lets a test poll the only queue there is, at instants of its own.
 private final class OneQueue: QueueHost {
-  private let queues = Mutex<[any DataQueue]>([])
+  private let state = Mutex((queue: (any DataQueue)?.none, now: Uptime(nanoseconds: 0)))
 
   func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
-    queues.withLock { $0.append(queue) }
+    state.withLock { $0.queue = queue }
   }
 
   func stop(_ queue: any DataQueue) {}
 
-  var queue: any DataQueue { queues.withLock { $0[0] } }
+  var now: Uptime {
+    get { state.withLock(\.now) }
+    set { state.withLock { $0.now = newValue } }
+  }
+
+  func poll(at nanoseconds: UInt64) {
+    now = Uptime(nanoseconds: nanoseconds)
+    _ = state.withLock(\.queue)?.poll(now: now, budget: 2)
+  }
+}
+
+/// A store whose every submission takes time.
+private final class SlowStore: BlockStore {
+  let geometry = BlockGeometry(sectorCount: 64)
+  private let work: @Sendable () -> Void
+
+  init(work: @escaping @Sendable () -> Void) { self.work = work }
+
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
+    work()
+    for index in requests.indices { completions.complete(requests[index]) }
+  }
 }

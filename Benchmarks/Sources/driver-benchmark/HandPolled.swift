@@ -12,6 +12,8 @@ final class HandPolled: QueueHost {
     queues.withLock { $0.append(queue) }
   }
 
+  let now = Uptime(nanoseconds: 0)
+
   func stop(_ queue: any DataQueue) { queues.withLock { $0.removeAll { $0 === queue } } }
 
   /// The only queue there is.
