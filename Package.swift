@@ -65,7 +65,8 @@ let package = Package(
     .testTarget(
       name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport", "XenLoopback"], swiftSettings: strict),
     .testTarget(
-      name: "NetTests", dependencies: ["NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
+      name: "NetTests",
+      dependencies: ["CRingOracle", "NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),
     .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
   ]

@@ -21,7 +21,7 @@ func netEcho(batch: Int, count: Int) throws -> Int {
     }
     card.push()
     while queue.poll(now: Uptime(nanoseconds: 0), budget: 64) == .more {}
-    card.poll { if $0.count == frame.count { returned += 1 } }
+    card.poll { if $0.byteCount == frame.count { returned += 1 } }
   }
   return returned
 }

@@ -40,7 +40,9 @@ struct PacketTrip {
     let writer = try Self.naming { () throws(PcapError) in try PcapWriter(path: .init(crossed)) }
     let tap = PcapTap(EchoEnd(), into: writer)
     let backends = Told<NetStatistics>()
-    let machine = try Machine { bus in try bus.register(NetBackDriver(whenClosed: { backends.tell($1) }) { _ in tap }) }
+    let machine = try Machine { bus in
+      try bus.register(NetBackDriver(whenClosed: { backends.tell($1.total) }) { _ in tap })
+    }
     let card = NetFrontDevice()
     let device = try machine.toolstack.addVif(
       to: machine.guest.domain, servedBy: machine.driverDomain.domain, mac: "00:16:3e:00:00:01")

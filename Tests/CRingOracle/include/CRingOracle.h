@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "CNetOracle.h"
+
 /// A request and a response size that the macros are instantiated for.
 typedef enum RingOracleShape {
   RingOracleShapeBlock,            // 112 and 16 bytes

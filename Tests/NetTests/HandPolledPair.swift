@@ -1,0 +1,48 @@
+import NetBack
+import Synchronization
+import TestSupport
+import Testing
+import XenLoopback
+
+/// A card's two ends whose backend's queue the test polls by itself, at instants of its own.
+struct HandPolledPair {
+  private final class Host: QueueHost {
+    private let queues = Mutex<[any DataQueue]>([])
+
+    func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+      queues.withLock { $0.append(queue) }
+    }
+
+    func stop(_ queue: any DataQueue) { queues.withLock { $0.removeAll { $0 === queue } } }
+
+    var queue: (any DataQueue)? { queues.withLock { $0.last } }
+  }
+
+  private let host = Host()
+  let rig: Rig
+  let frontBus: Bus
+  let backBus: Bus
+
+  init(frontend: any FrontendDriver, backend: any BackendDriver) throws {
+    rig = try Rig()
+    frontBus = try Bus(on: rig.guest, log: .silent)
+    backBus = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)
+    try backBus.register(backend)
+    try frontBus.register(frontend)
+    _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    for _ in 0..<20 {
+      frontBus.poll()
+      backBus.poll()
+    }
+    try #require(frontBus.isConnected && backBus.isConnected)
+  }
+
+  /// Polls the queue until it has nothing to do, or a hundred times.
+  func pollUntilIdle(at seconds: Double = 0) -> PollOutcome {
+    var outcome = PollOutcome.more
+    for _ in 0..<100 where outcome == .more {
+      outcome = host.queue?.poll(now: Uptime(nanoseconds: UInt64(seconds * 1e9)), budget: 64) ?? .stopped
+    }
+    return outcome
+  }
+}
