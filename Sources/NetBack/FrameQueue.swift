@@ -23,6 +23,8 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// When the frames put from now on have arrived; for lines whose frames may wait too long.
   var now = Uptime(nanoseconds: 0)
   private let pages: PrivatePages
+  /// The pages'.
+  private let bytes: SharedBytes
   private var places: [Place]
   private var first = 0
   /// Where the last frame ends: behind the first one's start, or before it when the line has gone round.
@@ -40,6 +42,7 @@ public struct FrameQueue: ~Copyable, Sendable {
     self.maxFrameByteCount = maxFrameByteCount
     let byteCount = max(byteCapacity ?? capacity * 2 * xenPageSize / 3, 2 * Self.rounded(maxFrameByteCount))
     pages = PrivatePages(pageCount: (byteCount + xenPageSize - 1) / xenPageSize)
+    bytes = pages.bytes
     places = Array(repeating: Place(), count: capacity)
   }
 
@@ -57,8 +60,11 @@ public struct FrameQueue: ~Copyable, Sendable {
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
     let place = places[(first + index) % capacity]
-    return NetworkFrame(pages.bytes.slice(from: place.offset, count: place.byteCount))
+    return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount))
   }
+
+  /// How long the frame is that `index` others come before.
+  func byteCount(at index: Int) -> Int { places[(first + index) % capacity].byteCount }
 
   /// Copies a frame to the end of the line.
   ///
@@ -88,7 +94,7 @@ public struct FrameQueue: ~Copyable, Sendable {
     places[(first + count) % capacity] = Place(offset: offset, byteCount: byteCount, arrival: now)
     count += 1
     end = offset + Self.rounded(byteCount)
-    return pages.bytes.slice(from: offset, count: byteCount)
+    return bytes.slice(from: offset, count: byteCount)
   }
 
   /// Where a frame of this length may lie, in one piece; nil when nowhere.
@@ -99,7 +105,7 @@ public struct FrameQueue: ~Copyable, Sendable {
     let needed = Self.rounded(byteCount)
     // Round already: between the last frame and the first.
     if end <= start { return end + needed <= start ? end : nil }
-    if end + needed <= pages.bytes.count { return end }
+    if end + needed <= bytes.count { return end }
     return needed <= start ? 0 : nil
   }
 

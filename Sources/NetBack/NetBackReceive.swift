@@ -66,15 +66,15 @@ struct NetBackReceive: ~Copyable {
     var frameCount = 0
     while frameCount < waiting.count, ids.count < limit {
       let frame = waiting[frameCount].bytes
-      guard NetIf.pageCount(of: frame.count) <= available else { break }
-      available -= NetIf.pageCount(of: frame.count)
+      let count = NetIf.pageCount(of: frame.count)
+      guard count <= available else { break }
+      available -= count
       addCopies(of: frame)
       frameCount += 1
     }
     guard frameCount > 0 else { return 0 }
     runCopies()
-    var firstCopy = 0
-    for index in 0..<frameCount { answer(waiting[index].bytes.count, firstCopy: &firstCopy) }
+    answer(frameCount)
     waiting.removeFirst(frameCount)
     let taken = ids.count
     ids.removeAll(keepingCapacity: true)
@@ -84,15 +84,14 @@ struct NetBackReceive: ~Copyable {
 
   /// The caller has seen that as many requests are there.
   private mutating func addCopies(of frame: SharedBytes) {
-    var offset = 0
-    while offset < frame.count, let request = ring.next() {
-      let byteCount = min(frame.count - offset, xenPageSize)
+    var rest = frame
+    while rest.count > 0, let request = ring.next() {
+      let page = rest.count > xenPageSize ? rest.slice(from: 0, count: xenPageSize) : rest
       copies.append(
         GrantCopy(
-          .toGrant, local: frame.slice(from: offset, count: byteCount),
-          reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
+          .toGrant, local: page, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
       ids.append(request.id)
-      offset += byteCount
+      rest = rest.count > page.count ? rest.slice(from: page.count, count: rest.count - page.count) : .none
     }
   }
 
@@ -102,19 +101,23 @@ struct NetBackReceive: ~Copyable {
     grants.copy(&span)
   }
 
-  /// The responses of one frame; when one page could not be reached, each of them is an error.
-  private mutating func answer(_ byteCount: Int, firstCopy: inout Int) {
-    let end = firstCopy + NetIf.pageCount(of: byteCount)
-    var succeeded = true
-    for index in firstCopy..<end where copies[index].status != .okay { succeeded = false }
-    if succeeded { givenCounts.count(packetOf: byteCount) } else { givenCounts.errors &+= 1 }
-    for index in firstCopy..<end {
-      ring.put(
-        NetIfRxResponse(
-          id: ids[index], flags: index + 1 < end ? NetIf.RxFlag.moreData : 0,
-          status: succeeded ? Int16(copies[index].count) : NetIf.Status.error))
+  /// The responses of the first frames; when one page of a frame could not be reached, each of its is an error.
+  private mutating func answer(_ frameCount: Int) {
+    let okay = GrantStatus.okay
+    var next = 0
+    for frame in 0..<frameCount {
+      let byteCount = waiting.byteCount(at: frame)
+      let end = next + NetIf.pageCount(of: byteCount)
+      var succeeded = true
+      for index in next..<end where copies[index].status != okay { succeeded = false }
+      if succeeded { givenCounts.count(packetOf: byteCount) } else { givenCounts.errors &+= 1 }
+      while next < end {
+        let status = succeeded ? Int16(copies[next].count) : NetIf.Status.error
+        let flags = next + 1 < end ? NetIf.RxFlag.moreData : 0
+        ring.put(NetIfRxResponse(id: ids[next], flags: flags, status: status))
+        next += 1
+      }
     }
-    firstCopy = end
   }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
@@ -136,8 +139,9 @@ struct NetBackReceive: ~Copyable {
   /// requests are news only while frames wait for them.
   mutating func hasMore() throws(DeviceError) -> Bool {
     guard !waiting.isEmpty else { return false }
-    do throws(RingViolation) { return try ring.wake(after: UInt32(NetIf.pageCount(of: waiting[0].bytes.count))) } catch
-    {
+    do throws(RingViolation) {
+      return try ring.wake(after: UInt32(NetIf.pageCount(of: waiting.byteCount(at: 0))))
+    } catch {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
   }

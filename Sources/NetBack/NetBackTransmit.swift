@@ -13,8 +13,10 @@ struct NetBackTransmit: ~Copyable {
     /// Where its bytes lie, in one piece.
     let offset: Int
     let byteCount: Int
-    /// One for each fragment, and one for each that has bytes.
-    let idCount: Int
+    /// Its first slot's; the others' are in `ids`, one for each further fragment.
+    let id: UInt16
+    let otherIDCount: Int
+    /// One for each fragment that has bytes.
     let copyCount: Int
   }
 
@@ -23,11 +25,12 @@ struct NetBackTransmit: ~Copyable {
   private let frontend: DomainID
   private var assembly: NetTxAssembly
   /// A page for each slot of a batch, and as much as a packet may have in slots of the batches before.
-  private let buffer = PrivatePages(pageCount: batchCount + NetIf.maxFragmentCount)
+  private let pages = PrivatePages(pageCount: batchCount + NetIf.maxFragmentCount)
+  private let buffer: SharedBytes
   private var bufferByteCount = 0
   /// Of the batch under way, in the guest's order; emptied, never shrunk.
   private var packets: [Packet] = []
-  private var ids: [UInt16] = []
+  private var otherIDs: [UInt16] = []
   private var copies: [GrantCopy] = []
   private var frames: [NetworkFrame] = []
   private(set) var counts = NetCounts()
@@ -40,10 +43,11 @@ struct NetBackTransmit: ~Copyable {
     self.grants = grants
     self.frontend = frontend
     assembly = NetTxAssembly(scatterGather: scatterGather)
+    buffer = pages.bytes
     let slotCount = Self.batchCount + NetIf.maxFragmentCount
     packets.reserveCapacity(Self.batchCount)
     frames.reserveCapacity(Self.batchCount)
-    ids.reserveCapacity(slotCount)
+    otherIDs.reserveCapacity(slotCount)
     copies.reserveCapacity(slotCount)
   }
 
@@ -76,30 +80,37 @@ struct NetBackTransmit: ~Copyable {
   private mutating func addPacket() {
     let copied = copies.count
     var end = bufferByteCount
-    for index in 0..<assembly.fragmentCount {
-      let fragment = assembly[index]
-      ids.append(fragment.id)
-      let byteCount = Int(fragment.byteCount)
-      // A fragment without bytes is answered as the others are.
-      guard byteCount > 0 else { continue }
-      copies.append(
-        GrantCopy(
-          .fromGrant, local: buffer.bytes.slice(from: end, count: byteCount), reference: fragment.reference,
-          of: frontend, offset: fragment.offset))
-      end += byteCount
+    addCopy(of: assembly.first, to: &end)
+    if assembly.fragmentCount > 1 {
+      for fragment in assembly.others {
+        otherIDs.append(fragment.id)
+        addCopy(of: fragment, to: &end)
+      }
     }
     packets.append(
       Packet(
-        offset: bufferByteCount, byteCount: end - bufferByteCount, idCount: assembly.fragmentCount,
-        copyCount: copies.count - copied))
+        offset: bufferByteCount, byteCount: end - bufferByteCount, id: assembly.first.id,
+        otherIDCount: assembly.fragmentCount - 1, copyCount: copies.count - copied))
     // The next one begins at a cache line; a page holds whole ones.
     bufferByteCount = (end + 63) & ~63
+  }
+
+  /// A fragment without bytes needs none, and is answered as the others are.
+  private mutating func addCopy(of fragment: NetTxFragment, to end: inout Int) {
+    let byteCount = Int(fragment.byteCount)
+    guard byteCount > 0 else { return }
+    copies.append(
+      GrantCopy(
+        .fromGrant, local: buffer.slice(from: end, count: byteCount), reference: fragment.reference, of: frontend,
+        offset: fragment.offset))
+    end += byteCount
   }
 
   /// All slots of the packet that the assembly holds are answered with an error, but for its extra infos.
   private mutating func refuse() {
     counts.errors &+= 1
-    for index in 0..<assembly.fragmentCount { answer(assembly[index].id, NetIf.Status.error) }
+    answer(assembly.first.id, NetIf.Status.error)
+    if assembly.fragmentCount > 1 { for fragment in assembly.others { answer(fragment.id, NetIf.Status.error) } }
     for _ in 0..<assembly.extraInfoCount { answer(0, NetIf.Status.null) }
   }
 
@@ -109,25 +120,30 @@ struct NetBackTransmit: ~Copyable {
   mutating func deliver(to end: any NetworkEnd, answering guest: inout FrameQueue) {
     guard !packets.isEmpty else { return }
     runCopies()
-    var (firstID, firstCopy) = (0, 0)
+    let okay = GrantStatus.okay
+    var (nextID, nextCopy) = (0, 0)
     for packet in packets {
       var succeeded = true
-      for index in firstCopy..<firstCopy + packet.copyCount where copies[index].status != .okay { succeeded = false }
-      // From here on the frame is ours, whatever becomes of it.
-      for index in firstID..<firstID + packet.idCount {
-        answer(ids[index], succeeded ? NetIf.Status.okay : NetIf.Status.error)
+      for _ in 0..<packet.copyCount {
+        if copies[nextCopy].status != okay { succeeded = false }
+        nextCopy += 1
       }
-      firstID += packet.idCount
-      firstCopy += packet.copyCount
+      // From here on the frame is ours, whatever becomes of it.
+      let status = succeeded ? NetIf.Status.okay : NetIf.Status.error
+      answer(packet.id, status)
+      for _ in 0..<packet.otherIDCount {
+        answer(otherIDs[nextID], status)
+        nextID += 1
+      }
       if succeeded {
         counts.count(packetOf: packet.byteCount)
-        frames.append(NetworkFrame(buffer.bytes.slice(from: packet.offset, count: packet.byteCount)))
+        frames.append(NetworkFrame(buffer.slice(from: packet.offset, count: packet.byteCount)))
       } else {
         counts.errors &+= 1
       }
     }
     packets.removeAll(keepingCapacity: true)
-    ids.removeAll(keepingCapacity: true)
+    if !otherIDs.isEmpty { otherIDs.removeAll(keepingCapacity: true) }
     copies.removeAll(keepingCapacity: true)
     bufferByteCount = 0
     guard !frames.isEmpty else { return }

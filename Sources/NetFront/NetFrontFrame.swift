@@ -5,20 +5,22 @@ import NetIf
 /// It lies in one piece for each slot that it came in. Not copyable, because it is valid only during the call that hands it
 /// over.
 public struct NetFrontFrame: ~Copyable {
-  private var fragments = InlineArray<18, SharedBytes>(repeating: .none)
+  /// Most frames have but one piece.
+  private var first = SharedBytes.none
+  private var others: [SharedBytes] = []
   /// How many pieces there are: from one to ``NetIf/NetIf/maxFragmentCount``.
   public private(set) var fragmentCount = 0
   /// Of all of them: at least an Ethernet header's.
   public private(set) var byteCount = 0
 
-  init() {}
+  init() { others.reserveCapacity(NetIf.maxFragmentCount) }
 
   /// A piece of the frame; they follow one another in order.
   ///
   /// - Precondition: `index` is below ``fragmentCount``.
   public subscript(index: Int) -> SharedBytes {
     precondition(index >= 0 && index < fragmentCount, "fragment out of range")
-    return fragments[index]
+    return index == 0 ? first : others[index - 1]
   }
 
   /// Copies all bytes into `destination`, which must be at least as long.
@@ -40,9 +42,9 @@ public struct NetFrontFrame: ~Copyable {
   }
 
   private func copy(to start: UnsafeMutableRawPointer) {
-    var offset = 0
-    for index in 0..<fragmentCount {
-      let fragment = fragments[index]
+    unsafe start.copyMemory(from: first.baseAddress, byteCount: first.count)
+    var offset = first.count
+    for fragment in others {
       unsafe (start + offset).copyMemory(from: fragment.baseAddress, byteCount: fragment.count)
       offset += fragment.count
     }
@@ -50,10 +52,13 @@ public struct NetFrontFrame: ~Copyable {
 
   /// The caller has seen that there is room for it.
   mutating func append(_ fragment: SharedBytes) {
-    fragments[fragmentCount] = fragment
+    if fragmentCount == 0 { first = fragment } else { others.append(fragment) }
     fragmentCount += 1
     byteCount += fragment.count
   }
 
-  mutating func removeAll() { (fragmentCount, byteCount) = (0, 0) }
+  mutating func removeAll() {
+    if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
+    (fragmentCount, byteCount) = (0, 0)
+  }
 }

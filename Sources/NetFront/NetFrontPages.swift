@@ -8,22 +8,25 @@ struct NetFrontPages: ~Copyable {
     init(_ pages: consuming GrantedPages) { self.pages = pages }
   }
 
+  struct Page {
+    let bytes: SharedBytes
+    let reference: GrantReference
+  }
+
   private var runs: [Run] = []
-  private var bytes: [SharedBytes] = []
-  private(set) var references: [GrantReference] = []
+  private var pages: [Page] = []
 
   init(_ pages: consuming GrantedPages) { add(pages) }
 
-  var count: Int { references.count }
+  var count: Int { pages.count }
 
-  subscript(page: Int) -> SharedBytes { bytes[page] }
+  subscript(page: UInt16) -> Page { pages[Int(page)] }
 
-  mutating func add(_ pages: consuming GrantedPages) {
-    references += pages.references
-    for page in pages.references.indices {
-      bytes.append(pages.bytes.slice(from: page * xenPageSize, count: xenPageSize))
+  mutating func add(_ run: consuming GrantedPages) {
+    for (page, reference) in run.references.enumerated() {
+      pages.append(Page(bytes: run.bytes.slice(from: page * xenPageSize, count: xenPageSize), reference: reference))
     }
-    runs.append(Run(pages))
+    runs.append(Run(run))
   }
 }
 

@@ -17,8 +17,8 @@ struct NetFrontReceive: ~Copyable {
   /// As far as it has come, and the pages that its slots have brought; or lost, and then it holds no pages.
   private var frame = NetFrontFrame()
   private var frameIsLost = false
-  private var heldPages = InlineArray<18, UInt16>(repeating: 0)
-  private var heldCount = 0
+  private var firstPage: UInt16 = 0
+  private var otherPages: [UInt16] = []
   private(set) var counts = NetCounts()
 
   /// Asks for a frame in every page; ``pushAndCheckNotify()`` shows it.
@@ -33,6 +33,7 @@ struct NetFrontReceive: ~Copyable {
     self.ring = ring
     self.pages = pages
     self.scatterGather = scatterGather
+    otherPages.reserveCapacity(NetIf.maxFragmentCount)
     for page in 0..<UInt16(count) { post(page) }
   }
 
@@ -51,7 +52,7 @@ struct NetFrontReceive: ~Copyable {
 
   private mutating func post(_ page: UInt16) {
     postedPages[Int(nextPostedSlot)] = page
-    ring.put(NetIfRxRequest(id: nextPostedSlot, gref: pages.references[Int(page)]))
+    ring.put(NetIfRxRequest(id: nextPostedSlot, gref: pages[page].reference))
     nextPostedSlot = next(nextPostedSlot)
   }
 
@@ -77,9 +78,7 @@ struct NetFrontReceive: ~Copyable {
         } else {
           counts.errors &+= 1
         }
-        postHeldPages()
-        frame.removeAll()
-        frameIsLost = false
+        endFrame()
       }
     }
     return received
@@ -88,9 +87,15 @@ struct NetFrontReceive: ~Copyable {
   /// Whether what has come is a frame.
   private var isComplete: Bool { !frameIsLost && frame.byteCount >= NetIf.headerByteCount }
 
+  /// The last slot of a frame has come, and its pages are free.
+  private mutating func endFrame() {
+    postHeldPages()
+    frameIsLost = false
+  }
+
   /// A frame that has failed in one slot, or gets longer than any may be, is lost; its other slots are passed over.
   private mutating func add(_ fragment: NetRxFragment, in page: UInt16) {
-    if fragment.isFailed || heldCount == NetIf.maxFragmentCount
+    if fragment.isFailed || frame.fragmentCount == NetIf.maxFragmentCount
       || frame.byteCount + fragment.byteCount > NetIf.maxFrameByteCount
     {
       frameIsLost = true
@@ -99,15 +104,18 @@ struct NetFrontReceive: ~Copyable {
       postHeldPages()
       post(page)
     } else {
-      heldPages[heldCount] = page
-      heldCount += 1
-      frame.append(pages[Int(page)].slice(from: fragment.offset, count: fragment.byteCount))
+      if frame.fragmentCount == 0 { firstPage = page } else { otherPages.append(page) }
+      frame.append(pages[page].bytes.slice(from: fragment.offset, count: fragment.byteCount))
     }
   }
 
   private mutating func postHeldPages() {
-    for index in 0..<heldCount { post(heldPages[index]) }
-    heldCount = 0
+    if frame.fragmentCount > 0 { post(firstPage) }
+    if frame.fragmentCount > 1 {
+      for index in otherPages.indices { post(otherPages[index]) }
+      otherPages.removeAll(keepingCapacity: true)
+    }
+    frame.removeAll()
   }
 
   private mutating func hasResponses() throws(DeviceError) -> Bool {

@@ -9,12 +9,14 @@ import XenRing
 struct NetFrontTransmit: ~Copyable {
   /// What a request in flight belongs to. A frame is answered slot by slot, and done with the last one.
   private struct Entry {
-    var isInFlight = false
+    var isInFlight: Bool
     /// The id of the frame's first request. The entry of that one has the rest, and keeps its page until all are answered.
-    var first: UInt16 = 0
-    var byteCount: UInt16 = 0
-    var unansweredCount: UInt8 = 0
+    let first: UInt16
+    let byteCount: UInt16
+    var unansweredCount: UInt8
     var result = NetTxResult.sent
+
+    static var idle: Entry { Entry(isInFlight: false, first: 0, byteCount: 0, unansweredCount: 0) }
   }
 
   private var ring: FrontRing<NetIfTxRequest, NetIfTxResponse>
@@ -27,7 +29,7 @@ struct NetFrontTransmit: ~Copyable {
 
   init(ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming NetFrontPages) {
     precondition(pages.count <= ring.entryCount, "no more pages than slots")
-    entries = Array(repeating: Entry(), count: pages.count)
+    entries = Array(repeating: .idle, count: pages.count)
     freePages.append(contentsOf: (0..<UInt16(pages.count)).reversed())
     self.ring = ring
     self.pages = pages
@@ -43,22 +45,29 @@ struct NetFrontTransmit: ~Copyable {
     let byteCount = frame.count
     let count = NetIf.pageCount(of: byteCount)
     guard count <= freePages.count else { throw .busy }
-    var first: UInt16?
-    var offset = 0
-    while let page = offset < byteCount ? freePages.popLast() : nil {
-      let end = min(offset + xenPageSize, byteCount)
-      pages[Int(page)].copy(from: frame.extracting(offset..<end))
-      entries[Int(page)] = Entry(
-        isInFlight: true, first: first ?? page, byteCount: UInt16(byteCount), unansweredCount: UInt8(count))
-      ring.put(
-        NetIfTxRequest(
-          gref: pages.references[Int(page)], flags: end < byteCount ? NetIf.TxFlag.moreData : 0, id: page,
-          // The first slot's is the whole frame's.
-          size: UInt16(first == nil ? byteCount : end - offset)))
-      first = first ?? page
-      offset = end
+    let first = freePages[freePages.count - 1]
+    // The first slot's size is the whole frame's.
+    put(
+      frame.extracting(first: xenPageSize),
+      Entry(isInFlight: true, first: first, byteCount: UInt16(byteCount), unansweredCount: UInt8(count)),
+      size: byteCount, hasMore: count > 1)
+    for part in 1..<count {
+      let bytes = frame.extracting(droppingFirst: part * xenPageSize).extracting(first: xenPageSize)
+      put(
+        bytes, Entry(isInFlight: true, first: first, byteCount: 0, unansweredCount: 0), size: bytes.count,
+        hasMore: part + 1 < count)
     }
     inFlightCount += 1
+  }
+
+  /// Puts a part of a frame, in the next free page.
+  private mutating func put(_ bytes: Span<UInt8>, _ entry: Entry, size: Int, hasMore: Bool) {
+    let id = freePages.removeLast()
+    let page = pages[id]
+    page.bytes.copy(from: bytes)
+    entries[Int(id)] = entry
+    ring.put(
+      NetIfTxRequest(gref: page.reference, flags: hasMore ? NetIf.TxFlag.moreData : 0, id: id, size: UInt16(size)))
   }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
@@ -91,14 +100,14 @@ struct NetFrontTransmit: ~Copyable {
     entries[slot].isInFlight = false
     let first = entries[slot].first
     if response.id != first { freePages.append(response.id) }
+    var entry = entries[Int(first)]
     // A frame is lost with any of its parts.
-    if result != .sent { entries[Int(first)].result = result }
-    entries[Int(first)].unansweredCount -= 1
-    if entries[Int(first)].unansweredCount == 0 { finish(first) }
-  }
-
-  private mutating func finish(_ first: UInt16) {
-    let entry = entries[Int(first)]
+    if result != .sent { entry.result = result }
+    guard entry.unansweredCount == 1 else {
+      entry.unansweredCount -= 1
+      entries[Int(first)] = entry
+      return
+    }
     switch entry.result {
     case .sent: counts.count(packetOf: Int(entry.byteCount))
     case .failed: counts.errors &+= 1

@@ -21,7 +21,7 @@ public enum NetIf {
   public static let fatalFragmentCount = 20
 
   /// How many pages, and so slots, so many bytes take from the start of the first one on.
-  public static func pageCount(of byteCount: Int) -> Int { (byteCount + xenPageSize - 1) / xenPageSize }
+  @inlinable public static func pageCount(of byteCount: Int) -> Int { (byteCount + xenPageSize - 1) / xenPageSize }
 
   /// `NETTXF_*`.
   public enum TxFlag {

@@ -27,13 +27,13 @@ public struct NetTxFragment: BitwiseCopyable, Hashable, Sendable {
 ///
 /// It is shown one copied slot after the other, and keeps its place when a packet's slots have not all arrived. What is
 /// wrong with a packet is known at its last slot, so that none of its slots is taken for another packet. It holds at most
-/// ``NetIf/NetIf/fatalFragmentCount`` slots and allocates nothing.
-public struct NetTxAssembly: Sendable {
+/// ``NetIf/NetIf/fatalFragmentCount`` slots.
+public struct NetTxAssembly: ~Copyable, Sendable {
   /// What the packet came to at one slot.
   public enum Progress: Hashable, Sendable {
     /// More of its slots follow.
     case incomplete
-    /// It is complete and valid: ``NetTxAssembly/byteCount`` bytes, in ``NetTxAssembly/fragments``.
+    /// It is complete and valid: ``NetTxAssembly/byteCount`` bytes in all.
     case packet
     /// It is complete, and its slots are to be answered with an error.
     case refused(NetTxPacketFault)
@@ -43,25 +43,22 @@ public struct NetTxAssembly: Sendable {
   /// Whether an extra info is the next slot, and whether a fragment is, when no extra info is.
   private var extraInfoFollows = false
   private var fragmentFollows = false
-  private var slots = InlineArray<20, NetTxFragment>(repeating: .none)
   private var fault: NetTxPacketFault?
   /// Of all fragments but the first.
   private var furtherByteCount: UInt32 = 0
   /// Of the packet that was shown last, until the next one begins.
   public private(set) var byteCount: UInt16 = 0
   public private(set) var fragmentCount = 0
+  /// Its first fragment, and the others in order; most packets have but one.
+  public private(set) var first = NetTxFragment.none
+  public private(set) var others: [NetTxFragment] = []
   /// How many of its slots were extra infos; each gets `NETIF_RSP_NULL`.
   public private(set) var extraInfoCount = 0
 
   /// - Parameter scatterGather: whether packets of several slots have been agreed on.
-  public init(scatterGather: Bool) { self.scatterGather = scatterGather }
-
-  /// The fragments of the packet that was shown last, in order.
-  ///
-  /// - Precondition: `index` is below ``fragmentCount``.
-  public subscript(index: Int) -> NetTxFragment {
-    precondition(index < fragmentCount, "fragment out of range")
-    return slots[index]
+  public init(scatterGather: Bool) {
+    self.scatterGather = scatterGather
+    others.reserveCapacity(NetIf.fatalFragmentCount)
   }
 
   /// Shows the next slot.
@@ -80,7 +77,8 @@ public struct NetTxAssembly: Sendable {
 
   private mutating func begin(_ raw: NetIfTxRequest) {
     (byteCount, furtherByteCount, extraInfoCount, fault) = (raw.size, 0, 0, nil)
-    slots[0] = NetTxFragment(raw)
+    first = NetTxFragment(raw)
+    if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
     fragmentCount = 1
     extraInfoFollows = raw.flags & NetIf.TxFlag.extraInfo != 0
     fragmentFollows = raw.flags & NetIf.TxFlag.moreData != 0
@@ -92,7 +90,7 @@ public struct NetTxAssembly: Sendable {
     guard fragmentCount < NetIf.fatalFragmentCount else { throw .tooManyFragments }
     // The flags of a further fragment say nothing else.
     fragmentFollows = raw.flags & NetIf.TxFlag.moreData != 0
-    slots[fragmentCount] = NetTxFragment(raw)
+    others.append(NetTxFragment(raw))
     fragmentCount += 1
     // Twenty times 16 bits do not fill 32.
     furtherByteCount += UInt32(raw.size)
@@ -121,11 +119,11 @@ public struct NetTxAssembly: Sendable {
     guard furtherByteCount < UInt32(byteCount) else {
       return .refused(.sizes(byteCount: byteCount, furtherByteCount: furtherByteCount))
     }
-    let first = UInt32(byteCount) - furtherByteCount
-    guard !leavesPage(slots[0].offset, first) else {
-      return .refused(.outsidePage(offset: slots[0].offset, byteCount: UInt16(first)))
+    let firstByteCount = UInt16(UInt32(byteCount) - furtherByteCount)
+    guard !leavesPage(first.offset, UInt32(firstByteCount)) else {
+      return .refused(.outsidePage(offset: first.offset, byteCount: firstByteCount))
     }
-    slots[0].byteCount = UInt16(first)
+    first.byteCount = firstByteCount
     return .packet
   }
 

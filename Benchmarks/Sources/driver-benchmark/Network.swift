@@ -1,17 +1,18 @@
 import NetBack
 import NetFront
 
-/// Frames of 1500 bytes to an end that sends each back; gives the number that came back.
-func netEcho(batch: Int, count: Int) throws -> Int {
+/// Frames to an end that sends each back; gives the number that came back.
+func netEcho(_ features: NetFeatures, frameByteCount: Int, batch: Int, count: Int) throws -> Int {
   let domains = try Domains()
-  let card = NetFrontDevice()
+  let card = NetFrontDevice(features: features)
   _ = try domains.toolstack.addVif(
-    to: domains.guest.domain, servedBy: domains.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    to: domains.guest.domain, servedBy: domains.driverDomain.domain, mac: "00:16:3e:00:00:01",
+    mtu: max(1500, frameByteCount - 18))
   try domains.backBus.register(NetBackDriver { _ in EchoEnd() })
   try domains.frontBus.register(card)
   domains.connect()
   let queue = domains.host.queue
-  let frame = [UInt8](repeating: 0xA5, count: 1500)
+  let frame = [UInt8](repeating: 0xA5, count: frameByteCount)
   var returned = 0
   var next = 0
   while next < count {

@@ -1,11 +1,17 @@
 // driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests or frames, BATCH at a time, through a frontend and a backend on
 // an in-process Xen, all on one thread, and fails when fewer come back. Benchmarks/driver-thresholds counts what that costs.
 import Glibc
+import NetFront
 
 let workloads: [String: (Int, Int) throws -> Int] = [
   "block-read": { try blockRequests(writing: false, batch: $0, count: $1) },
   "block-write": { try blockRequests(writing: true, batch: $0, count: $1) },
-  "net-echo": netEcho,
+  // Frames of 1500 bytes.
+  "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0, count: $1) },
+  // The same with an event channel for each ring, and so more events when there is little to do.
+  "net-split": { try netEcho(NetFeatures(), frameByteCount: 1500, batch: $0, count: $1) },
+  // Frames of 16 slots.
+  "net-long": { try netEcho(NetFeatures(), frameByteCount: 65535, batch: $0, count: $1) },
 ]
 
 let arguments = CommandLine.arguments
