@@ -3,7 +3,8 @@
 .PHONY: help deps lint build test bench xen-test demo
 
 # libxen-dev: XenNative and the C oracle. e2fsprogs: the demo's ext4 image. valgrind: counts instructions.
-PACKAGES = libxen-dev pkg-config e2fsprogs valgrind
+# The rest: programs that the examples are tested with.
+PACKAGES = libxen-dev pkg-config e2fsprogs valgrind iproute2 iputils-ping iperf3
 # The emulator that boots a real Xen, and what its image is made with.
 XEN_TEST_PACKAGES = qemu-system-x86 cpio xz-utils
 SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \

@@ -36,14 +36,14 @@ let package = Package(
     // What drivers stand on.
     .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
-    .target(name: "XenBus", dependencies: ["XenPlatform", logging], swiftSettings: strict),
+    .target(name: "XenBus", dependencies: ["CLinux", "XenPlatform", logging], swiftSettings: strict),
 
     // The drivers, and the wire that each pair shares.
     .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
     .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
-    .target(name: "NetBack", dependencies: ["NetIf", "Pcap", "XenRing"], swiftSettings: strict),
+    .target(name: "NetBack", dependencies: ["CLinux", "NetIf", "Pcap", "XenRing"], swiftSettings: strict),
     .target(name: "NetFront", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
     .target(name: "Pcap", dependencies: [system], swiftSettings: strict),
 
@@ -60,7 +60,10 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback"], swiftSettings: strict),
-    .testTarget(name: "XenLoopbackTests", dependencies: ["PlatformConformance", "XenLoopback"], swiftSettings: strict),
+    .testTarget(
+      name: "XenLoopbackTests",
+      dependencies: ["BlkBack", "BlkFront", "PlatformConformance", "TestSupport", "XenLoopback"],
+      swiftSettings: strict),
     .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
     .testTarget(
       name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "TestSupport", "XenLoopback"], swiftSettings: strict),

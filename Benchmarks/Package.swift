@@ -6,6 +6,7 @@ let package = Package(
   dependencies: [
     .package(name: "swift-xen", path: ".."),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-system.git", from: "1.4.0"),
   ],
   targets: [
     .target(name: "CRingTwin"),
@@ -18,6 +19,7 @@ let package = Package(
         .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(

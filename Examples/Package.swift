@@ -44,6 +44,16 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
+    .executableTarget(
+      name: "net-tap",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
     // Runs the programs above as processes.
     .testTarget(
       name: "ExampleTests", dependencies: [.product(name: "Crypto", package: "swift-crypto")], swiftSettings: strict),

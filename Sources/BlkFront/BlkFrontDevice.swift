@@ -67,13 +67,8 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   private func check(sector: UInt64, byteCount: Int) throws(BlkFrontError) {
     guard let geometry else { throw .notConnected }
-    guard byteCount > 0, byteCount <= Self.maxByteCount, byteCount % Int(geometry.sectorByteCount) == 0 else {
-      throw .length(byteCount: byteCount)
-    }
-    let count = byteCount / BlkIf.sectorByteCount
-    guard geometry.contains(sector: sector, count: UInt64(count)), geometry.isAligned(sector: sector, count: 0) else {
-      throw .outsideDisk(sector: sector, count: count)
-    }
+    guard byteCount <= Self.maxByteCount else { throw .length(byteCount: byteCount) }
+    try geometry.check(sector: sector, byteCount: byteCount)
   }
 
   private func put(
@@ -173,5 +168,16 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     guard queue != nil else { return }
     lostTags += queue!.unansweredTags()
     idleQueue = queue.take()
+  }
+}
+
+extension BlockGeometry {
+  /// - Throws: `.length` or `.outsideDisk` when these are no sectors of the disk's.
+  func check(sector: UInt64, byteCount: Int) throws(BlkFrontError) {
+    guard byteCount > 0, byteCount % Int(sectorByteCount) == 0 else { throw .length(byteCount: byteCount) }
+    let count = byteCount / BlkIf.sectorByteCount
+    guard contains(sector: sector, count: UInt64(count)), isAligned(sector: sector, count: 0) else {
+      throw .outsideDisk(sector: sector, count: count)
+    }
   }
 }

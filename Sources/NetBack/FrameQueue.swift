@@ -86,8 +86,24 @@ public struct FrameQueue: ~Copyable, Sendable {
     return true
   }
 
+  /// Has `fill` write a frame at the end of the line, with as much room as the longest frame takes, and give its length.
+  ///
+  /// - Returns: false when there is no room, or `fill` gave zero: it has no frame.
+  public mutating func put(fill: (SharedBytes) -> Int) -> Bool {
+    guard let offset = offset(for: maxFrameByteCount) else { return false }
+    let byteCount = fill(bytes.slice(from: offset, count: maxFrameByteCount))
+    guard byteCount > 0 else { return false }
+    _ = place(for: byteCount, at: offset)
+    return true
+  }
+
   private mutating func place(for byteCount: Int) -> SharedBytes? {
-    guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, let offset = offset(for: byteCount) else {
+    place(for: byteCount, at: offset(for: min(byteCount, maxFrameByteCount)))
+  }
+
+  /// - Parameter offset: nil when there is no room.
+  private mutating func place(for byteCount: Int, at offset: Int?) -> SharedBytes? {
+    guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, let offset else {
       dropCount &+= 1
       return nil
     }

@@ -1,4 +1,3 @@
-import Synchronization
 import XenPlatform
 
 /// Every domain's event channel ports.
@@ -16,14 +15,18 @@ struct EventSpace {
   /// An object, so that an event changes it in place and allocates nothing.
   private final class Port {
     let key: Key
+    let process: LoopbackProcess
     var peer: Peer
     /// Holds the port at most once, since a delivered port is masked.
     let delivery: Mailbox<EventChannelPort>
     var isPending = false
     var isMasked = false
+    /// A fault holds its event back.
+    var isHeld = false
 
-    init(_ key: Key, _ peer: Peer, _ delivery: Mailbox<EventChannelPort>) {
+    init(_ key: Key, of process: LoopbackProcess, _ peer: Peer, _ delivery: Mailbox<EventChannelPort>) {
       self.key = key
+      self.process = process
       self.peer = peer
       self.delivery = delivery
     }
@@ -48,30 +51,43 @@ struct EventSpace {
 
   private var ports: [Key: Port] = [:]
   private var nextPort: [DomainID: UInt32] = [:]
+  /// What the next ``deliverHeld()`` raises, in the order in which it came.
+  private var held: [Port] = []
+  private var random: SplitMix64
+  private(set) var faults = EventFaults()
+
+  init(seed: UInt64) { random = SplitMix64(state: seed) }
 
   var openPortCount: Int { ports.count }
 
-  private mutating func open(_ domain: DomainID, _ peer: Peer, _ delivery: Mailbox<EventChannelPort>) -> Port {
-    let number = nextPort[domain, default: 1]
-    nextPort[domain] = number + 1
-    let port = Port(Key(domain: domain, port: EventChannelPort(rawValue: number)), peer, delivery)
-    ports[port.key] = port
+  // MARK: Ports
+
+  private mutating func open(
+    by process: LoopbackProcess, _ peer: Peer, _ delivery: Mailbox<EventChannelPort>
+  ) -> Port {
+    let number = nextPort[process.domain, default: 1]
+    nextPort[process.domain] = number + 1
+    let key = Key(domain: process.domain, port: EventChannelPort(rawValue: number))
+    let port = Port(key, of: process, peer, delivery)
+    ports[key] = port
     return port
   }
 
   mutating func allocateUnbound(
-    by domain: DomainID, for remote: DomainID, _ delivery: Mailbox<EventChannelPort>
-  ) -> EventChannelPort { open(domain, .unbound(for: remote), delivery).key.port }
+    by process: LoopbackProcess, for remote: DomainID, _ delivery: Mailbox<EventChannelPort>
+  ) -> EventChannelPort { open(by: process, .unbound(for: remote), delivery).key.port }
 
   /// nil when there is no such port waiting for us.
   mutating func bindInterdomain(
-    by domain: DomainID, to remote: DomainID, port: EventChannelPort, _ delivery: Mailbox<EventChannelPort>
+    by process: LoopbackProcess, to remote: DomainID, port: EventChannelPort, _ delivery: Mailbox<EventChannelPort>
   ) -> EventChannelPort? {
-    guard let other = ports[Key(domain: remote, port: port)], other.peer == .unbound(for: domain) else { return nil }
-    let mine = open(domain, .bound(other.key), delivery)
+    guard let other = ports[Key(domain: remote, port: port)], other.peer == .unbound(for: process.domain) else {
+      return nil
+    }
+    let mine = open(by: process, .bound(other.key), delivery)
     other.peer = .bound(mine.key)
     // Xen marks the new port pending, for an event that came before the binding.
-    mine.raise()
+    raise(mine)
     return mine.key.port
   }
 
@@ -81,61 +97,65 @@ struct EventSpace {
     return port
   }
 
-  func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
-    if case .bound(let other) = port(key, on: delivery)?.peer { ports[other]?.raise() }
+  mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
+    if case .bound(let otherKey) = port(key, on: delivery)?.peer, let other = ports[otherKey] { raise(other) }
   }
 
   func unmask(_ key: Key, on delivery: Mailbox<EventChannelPort>) { port(key, on: delivery)?.unmask() }
 
-  /// The other end becomes unbound, and may be bound by us again.
   mutating func close(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
-    guard let port = port(key, on: delivery) else { return }
-    ports[key] = nil
-    if case .bound(let other) = port.peer { ports[other]?.peer = .unbound(for: key.domain) }
-  }
-}
-
-/// One handle of one domain on the ``EventSpace``.
-final class LoopbackEventChannels: EventChannels {
-  private let domain: DomainID
-  private let loopback: Loopback
-  private let delivery: Mailbox<EventChannelPort>
-  private let opened = Mutex<Set<EventChannelPort>>([])
-
-  init(_ domain: DomainID, in loopback: Loopback) throws(ResourceError) {
-    delivery = try Mailbox()
-    self.domain = domain
-    self.loopback = loopback
+    if let port = port(key, on: delivery) { close(port) }
   }
 
-  deinit { for port in opened.withLock({ $0 }) { loopback.events.withLock { $0.close(key(port), on: delivery) } } }
-
-  private func key(_ port: EventChannelPort) -> EventSpace.Key { EventSpace.Key(domain: domain, port: port) }
-
-  var descriptor: CInt { delivery.wakeup.descriptor }
-
-  func allocateUnbound(for remote: DomainID) throws(EventChannelError) -> EventChannelPort {
-    let port = loopback.events.withLock { $0.allocateUnbound(by: domain, for: remote, delivery) }
-    _ = opened.withLock { $0.insert(port) }
-    return port
+  /// The other end becomes unbound, and may be bound by us again.
+  private mutating func close(_ port: Port) {
+    ports[port.key] = nil
+    if case .bound(let other) = port.peer { ports[other]?.peer = .unbound(for: port.key.domain) }
   }
 
-  func bindInterdomain(to remote: DomainID, port: EventChannelPort) throws(EventChannelError) -> EventChannelPort {
-    guard
-      let mine = loopback.events.withLock({ $0.bindInterdomain(by: domain, to: remote, port: port, delivery) })
-    else { throw .refused(port, of: remote) }
-    _ = opened.withLock { $0.insert(mine) }
-    return mine
+  /// Closes every port of `process`.
+  mutating func end(_ process: LoopbackProcess) {
+    for port in ports.values.filter({ $0.process === process }) { close(port) }
   }
 
-  func notify(_ port: EventChannelPort) { loopback.events.withLock { $0.notify(key(port), on: delivery) } }
+  // MARK: Faults
 
-  func nextPending() -> EventChannelPort? { delivery.take() }
+  /// Without faults nothing stays held.
+  mutating func setFaults(_ faults: EventFaults) {
+    self.faults = faults
+    if faults == EventFaults() { deliverHeld() }
+  }
 
-  func unmask(_ port: EventChannelPort) { loopback.events.withLock { $0.unmask(key(port), on: delivery) } }
+  private mutating func raise(_ port: Port) {
+    // What is held back has not come yet: this event and that are one.
+    if port.isHeld { return }
+    if faults.delayed.strikes(&random) {
+      port.isHeld = true
+      held.append(port)
+      return
+    }
+    port.raise()
+    if faults.duplicated.strikes(&random) { held.append(port) }
+  }
 
-  func close(_ port: EventChannelPort) {
-    _ = opened.withLock { $0.remove(port) }
-    loopback.events.withLock { $0.close(key(port), on: delivery) }
+  /// Raises what was held back, and says how many events that were.
+  @discardableResult mutating func deliverHeld() -> Int {
+    var due = held
+    held = []
+    if faults.spurious.strikes(&random) {
+      let bound = ports.values.filter { if case .bound = $0.peer { true } else { false } }
+      // By number, since a dictionary has an order of its own in each process.
+      let inOrder = bound.sorted {
+        ($0.key.domain.rawValue, $0.key.port.rawValue) < ($1.key.domain.rawValue, $1.key.port.rawValue)
+      }
+      if let port = inOrder.randomElement(using: &random) { due.append(port) }
+    }
+    // Some may have been closed meanwhile.
+    due = due.filter { ports[$0.key] === $0 }
+    for port in due {
+      port.isHeld = false
+      port.raise()
+    }
+    return due.count
   }
 }

@@ -9,10 +9,13 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
   private struct Task {
     let identity: ObjectIdentifier
     let name: String
+    let process: LoopbackProcess?
     let poll: (Uptime, Int) -> PollOutcome
     let whenStopped: @Sendable () -> Void
     var wakesAt: Uptime?
     var isStopped = false
+
+    var isKilled: Bool { process?.isKilled == true }
   }
 
   private var tasks: [Task] = []
@@ -32,21 +35,48 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
   }
 
   /// Gives turns to `poll`, which belongs to `owner`, until ``remove(_:)``.
-  public func add(_ owner: AnyObject, name: String, poll: @escaping (_ now: Uptime) -> PollOutcome) {
+  ///
+  /// - Parameter domain: the process that does it; when that is killed, there are no more turns.
+  public func add(
+    _ owner: AnyObject, of domain: LoopbackDomain? = nil, name: String,
+    poll: @escaping (_ now: Uptime) -> PollOutcome
+  ) {
     tasks.append(
-      Task(identity: ObjectIdentifier(owner), name: name, poll: { now, _ in poll(now) }, whenStopped: {}))
+      Task(
+        identity: ObjectIdentifier(owner), name: name, process: domain?.process, poll: { now, _ in poll(now) },
+        whenStopped: {}))
+  }
+
+  /// Has the events come that the loopback's faults hold back, and the spurious ones, at a turn of each round.
+  public func add(_ loopback: Loopback) {
+    add(loopback, name: "held events") { _ in
+      loopback.deliverHeldEvents()
+      // Nobody is busy while events are on their way: time passes.
+      return .idle
+    }
   }
 
   public func remove(_ owner: AnyObject) { tasks.removeAll { $0.identity == ObjectIdentifier(owner) } }
 
   public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    start(queue, of: nil, name: name, whenStopped: whenStopped)
+  }
+
+  fileprivate func start(
+    _ queue: any DataQueue, of process: LoopbackProcess?, name: String, whenStopped: @escaping @Sendable () -> Void
+  ) {
     tasks.append(
       Task(
-        identity: ObjectIdentifier(queue), name: name, poll: { queue.poll(now: $0, budget: $1) },
+        identity: ObjectIdentifier(queue), name: name, process: process, poll: { queue.poll(now: $0, budget: $1) },
         whenStopped: whenStopped))
   }
 
   public func stop(_ queue: any DataQueue) { remove(queue) }
+
+  /// The host of the queues of one process: when that is killed, they get no more turns.
+  public func host(of domain: LoopbackDomain) -> any QueueHost {
+    ProcessQueueHost(scheduler: self, process: domain.process)
+  }
 
   /// Gives turns until `condition` holds.
   ///
@@ -63,10 +93,16 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
   /// One turn for each task, in an order of the seed's choosing; when none had work, the clock moves to the next instant
   /// that one of them waits for, or by a millisecond.
   public func round() {
+    // What the killed ones held ends when the tasks are no longer looked at: an end may call ``remove(_:)``.
+    let killed = tasks.filter(\.isKilled)
+    if !killed.isEmpty { tasks = tasks.filter { !$0.isKilled } }
+    defer { withExtendedLifetime(killed) {} }
     var busy = false
     for identity in tasks.map(\.identity).shuffled(using: &random) {
       // A task may have been removed, or others added, by the one before it.
-      guard let index = tasks.firstIndex(where: { $0.identity == identity }), !tasks[index].isStopped else { continue }
+      guard let index = tasks.firstIndex(where: { $0.identity == identity }), !tasks[index].isStopped,
+        !tasks[index].isKilled
+      else { continue }
       let outcome = tasks[index].poll(now, budget)
       guard let index = tasks.firstIndex(where: { $0.identity == identity }) else { continue }
       tasks[index].wakesAt = nil
@@ -86,15 +122,18 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
   }
 }
 
-/// A small generator whose whole state is its seed (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
-struct SplitMix64: RandomNumberGenerator {
-  var state: UInt64
+private final class ProcessQueueHost: QueueHost {
+  private let scheduler: Scheduler
+  private let process: LoopbackProcess
 
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
+  init(scheduler: Scheduler, process: LoopbackProcess) {
+    self.scheduler = scheduler
+    self.process = process
   }
+
+  func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    scheduler.start(queue, of: process, name: name, whenStopped: whenStopped)
+  }
+
+  func stop(_ queue: any DataQueue) { scheduler.stop(queue) }
 }

@@ -8,10 +8,19 @@ enum StorePath {
 
   static func home(of domain: DomainID) -> String { "/local/domain/\(domain.rawValue)" }
 
-  /// The absolute form of a path as `domain` wrote it; nil when it is not well-formed.
+  /// Names no node, but something that happens to a domain: it can be watched, and has permissions.
+  static func isSpecial(_ path: String) -> Bool { path.hasPrefix("@") }
+
+  /// The absolute form of a watched path as `domain` wrote it, which may be a special one; nil when it is not well-formed.
+  static func watched(_ path: String, by domain: DomainID) -> String? {
+    guard isSpecial(path) else { return absolute(path, for: domain) }
+    return path.utf8.count <= relativeByteLimit ? path : nil
+  }
+
+  /// The absolute form of a node's path as `domain` wrote it; nil when it is not well-formed.
   static func absolute(_ path: String, for domain: DomainID) -> String? {
     if path == "/" { return path }
-    guard !path.isEmpty, !path.hasSuffix("/"), path.utf8.allSatisfy(isAllowed) else { return nil }
+    guard !path.isEmpty, !path.hasSuffix("/"), !isSpecial(path), path.utf8.allSatisfy(isAllowed) else { return nil }
     let isAbsolute = path.hasPrefix("/")
     guard path.utf8.count <= (isAbsolute ? absoluteByteLimit : relativeByteLimit) else { return nil }
     let names = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst(isAbsolute ? 1 : 0)

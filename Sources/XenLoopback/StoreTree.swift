@@ -4,31 +4,27 @@ import XenPlatform
 ///
 /// Every operation runs in a transaction; one that belongs to none has its own and commits it at once.
 struct StoreTree {
-  struct Node: Hashable {
-    var value: [UInt8] = []
-    var children: Set<String> = []
-    /// The first entry names the owner and what everybody else may do.
-    var permissions: [XenstorePermission]
-    /// When the node last changed; conflicts are found by it.
-    fileprivate(set) var generation: UInt64 = 0
-  }
-
   /// A committed change, for the watches.
   struct Change {
     let path: String
-    /// The node as it is now or, removed, as it was: who may read it may hear of it.
-    let node: Node
+    /// Who may read by one of these may hear of it: those of the node as it is now or, removed, as it was, those that it
+    /// had before, and those of the node above it.
+    let audience: [[XenstorePermission]]
     /// Gone because a node above it was removed: only watches on this very path hear of it.
     let isImplied: Bool
   }
 
   struct Transaction {
     /// Each node as it was when the transaction first looked at it, nil for an absent one.
-    fileprivate var seen: [String: Node?] = [:]
+    fileprivate var seen: [String: StoreNode?] = [:]
     /// Nodes as the transaction leaves them, nil for removed.
-    fileprivate var written: [String: Node?] = [:]
+    fileprivate var written: [String: StoreNode?] = [:]
     /// At most one for each path.
     fileprivate var changes: [Change] = []
+    /// By how many nodes each domain owns more, or fewer.
+    fileprivate var owned: [DomainID: Int] = [:]
+    /// A quota refused a part of it: it can no longer be committed.
+    fileprivate(set) var isDoomed = false
 
     /// However often a transaction changes a node, the watches hear of it once.
     fileprivate mutating func note(_ change: Change) {
@@ -37,49 +33,72 @@ struct StoreTree {
     }
   }
 
-  private var nodes: [String: Node] = [:]
+  private var nodes: [String: StoreNode] = [:]
   private var generation: UInt64 = 1
+  private var owned: [DomainID: Int] = [.zero: 1]
+  var quotas = StoreQuotas()
 
   init() {
-    nodes["/"] = Node(permissions: [XenstorePermission(.zero, .none)], generation: 1)
+    nodes["/"] = StoreNode(permissions: [XenstorePermission(.zero, .none)], generation: 1)
   }
+
+  // MARK: Domains
 
   /// Makes a domain's home, which it owns.
   mutating func introduce(_ domain: DomainID) {
     var transaction = Transaction()
     let home = StorePath.home(of: domain)
-    create(home, by: .zero, in: &transaction)
-    var node = look(home, &transaction)!
+    // The control domain has no quota that could refuse it.
+    try? create(home, by: .zero, in: &transaction)
+    setOwner(domain, of: home, in: &transaction)
+    commitByXen(transaction)
+  }
+
+  /// Removes what a domain owned, but for its home, which becomes the control domain's.
+  mutating func release(_ domain: DomainID) -> [Change] {
+    var transaction = Transaction()
+    let home = StorePath.home(of: domain)
+    let paths = nodes.filter { $0.value.owner == domain }.keys.sorted()
+    for path in paths where path != home { try? remove(path, by: .zero, in: &transaction) }
+    if look(home, &transaction)?.owner == domain { setOwner(.zero, of: home, in: &transaction) }
+    return commitByXen(transaction)
+  }
+
+  private func setOwner(_ domain: DomainID, of path: String, in transaction: inout Transaction) {
+    guard var node = look(path, &transaction) else { return }
     node.permissions = [XenstorePermission(domain, .none)]
-    put(node, at: home, in: &transaction)
-    _ = commit(transaction)
+    put(node, at: path, in: &transaction)
+  }
+
+  /// It cannot conflict, since nobody else has had the tree meanwhile, and has no quota.
+  @discardableResult private mutating func commitByXen(_ transaction: Transaction) -> [Change] {
+    (try? commit(transaction, by: .zero)) ?? []
   }
 
   // MARK: Operations; paths are absolute and well-formed
 
-  func read(_ path: String, by domain: DomainID, in transaction: inout Transaction) throws(XenstoreError.Code) -> Node {
+  func read(
+    _ path: String, by domain: DomainID, in transaction: inout Transaction
+  ) throws(XenstoreError.Code) -> StoreNode {
     guard let node = look(path, &transaction) else { throw absence(of: path, for: domain, &transaction) }
-    guard node.allows(.read, domain) else { throw .permissionDenied }
+    guard node.permissions.allow(.read, domain) else { throw .permissionDenied }
     return node
   }
 
   func write(
     _ path: String, _ value: [UInt8]?, by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) {
-    if var node = look(path, &transaction) {
-      guard node.allows(.write, domain) else { throw .permissionDenied }
-      guard let value else { return }
+    let existing = look(path, &transaction)
+    let governing = existing ?? nearestAncestor(of: path, &transaction)
+    guard governing.permissions.allow(.write, domain) else { throw .permissionDenied }
+    if existing != nil, value == nil { return }
+    if existing == nil { try create(path, by: domain, in: &transaction) }
+    if let value, var node = look(path, &transaction) {
       node.value = value
       put(node, at: path, in: &transaction)
-    } else {
-      guard nearestAncestor(of: path, &transaction).allows(.write, domain) else { throw .permissionDenied }
-      create(path, by: domain, in: &transaction)
-      if let value, var node = look(path, &transaction) {
-        node.value = value
-        put(node, at: path, in: &transaction)
-      }
+      try check(node, by: domain, &transaction)
     }
-    transaction.note(Change(path: path, node: look(path, &transaction)!, isImplied: false))
+    note(path, look(path, &transaction)!, in: &transaction)
   }
 
   func remove(_ path: String, by domain: DomainID, in transaction: inout Transaction) throws(XenstoreError.Code) {
@@ -89,7 +108,7 @@ struct StoreTree {
       if look(StorePath.parent(path), &transaction) != nil { return }
       throw absence(of: path, for: domain, &transaction)
     }
-    guard node.allows(.write, domain) else { throw .permissionDenied }
+    guard node.permissions.allow(.write, domain) else { throw .permissionDenied }
     removeTree(path, node, isImplied: false, in: &transaction)
     let parent = StorePath.parent(path)
     if var above = look(parent, &transaction) {
@@ -101,17 +120,28 @@ struct StoreTree {
   func setPermissions(
     _ path: String, _ permissions: [XenstorePermission], by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) {
-    guard let owner = permissions.first else { throw .invalid }
+    try check(permissions, by: domain)
     guard var node = look(path, &transaction) else { throw absence(of: path, for: domain, &transaction) }
-    guard node.isOwned(by: domain), domain == .zero || owner.domain == domain else { throw .permissionDenied }
+    guard node.permissions.areOwned(by: domain), domain == .zero || permissions[0].domain == domain else {
+      throw .permissionDenied
+    }
+    let former = node.permissions
     node.permissions = permissions
     put(node, at: path, in: &transaction)
-    transaction.note(Change(path: path, node: node, isImplied: false))
+    try check(node, by: domain, &transaction)
+    note(path, node, formerly: former, in: &transaction)
   }
 
-  /// The committed changes; nil when somebody else changed what the transaction saw.
-  mutating func commit(_ transaction: Transaction) -> [Change]? {
-    for (path, node) in transaction.seen where nodes[path]?.generation != node?.generation { return nil }
+  /// Makes the transaction's writes everybody's, or changes nothing.
+  ///
+  /// - Throws: `.conflict` when somebody else changed what it saw, `.quotaExceeded`.
+  mutating func commit(_ transaction: Transaction, by domain: DomainID) throws(XenstoreError.Code) -> [Change] {
+    if transaction.isDoomed { throw .quotaExceeded }
+    for (path, node) in transaction.seen where nodes[path]?.generation != node?.generation { throw .conflict }
+    // Others may have made nodes of the same owner since each of these was allowed.
+    for (owner, more) in transaction.owned where more > 0 && domain != .zero && owner != .zero {
+      if owned[owner, default: 0] + more > quotas.nodesPerDomain { throw .quotaExceeded }
+    }
     // What it made and removed again has never been there for anybody else.
     let changes = transaction.changes.filter { nodes[$0.path] != nil || transaction.written[$0.path] != .some(nil) }
     if !transaction.written.isEmpty { generation += 1 }
@@ -119,23 +149,53 @@ struct StoreTree {
       nodes[path] = written
       nodes[path]?.generation = generation
     }
+    owned.merge(transaction.owned, uniquingKeysWith: +)
     return changes
+  }
+
+  // MARK: Quotas
+
+  func check(_ permissions: [XenstorePermission], by domain: DomainID) throws(XenstoreError.Code) {
+    if permissions.isEmpty { throw .invalid }
+    if domain != .zero, permissions.count > quotas.permissionsPerNode { throw .quotaExceeded }
+  }
+
+  /// After the node was written: a transaction that it was written in cannot be saved then.
+  private func check(
+    _ node: StoreNode, by domain: DomainID, _ transaction: inout Transaction
+  ) throws(XenstoreError.Code) {
+    guard domain != .zero, node.recordByteCount >= quotas.bytesPerNode else { return }
+    transaction.isDoomed = true
+    throw .quotaExceeded
   }
 
   // MARK: Helpers
 
-  private func look(_ path: String, _ transaction: inout Transaction) -> Node? {
+  private func look(_ path: String, _ transaction: inout Transaction) -> StoreNode? {
     if let written = transaction.written[path] { return written }
     if let seen = transaction.seen[path] { return seen }
     transaction.seen.updateValue(nodes[path], forKey: path)
     return nodes[path]
   }
 
-  private func put(_ node: Node?, at path: String, in transaction: inout Transaction) {
+  private func put(_ node: StoreNode?, at path: String, in transaction: inout Transaction) {
+    if let former = look(path, &transaction) { transaction.owned[former.owner, default: 0] -= 1 }
+    if let node { transaction.owned[node.owner, default: 0] += 1 }
     transaction.written.updateValue(node, forKey: path)
   }
 
-  private func nearestAncestor(of path: String, _ transaction: inout Transaction) -> Node {
+  private func note(
+    _ path: String, _ node: StoreNode, formerly: [XenstorePermission]? = nil, isImplied: Bool = false,
+    in transaction: inout Transaction
+  ) {
+    // Not looked at by the transaction itself: it is nothing that it could conflict about.
+    let parent = StorePath.parent(path)
+    let above = transaction.written[parent] ?? nodes[parent]
+    let audience = [node.permissions, formerly, above?.permissions].compactMap { $0 }
+    transaction.note(Change(path: path, audience: audience, isImplied: isImplied))
+  }
+
+  private func nearestAncestor(of path: String, _ transaction: inout Transaction) -> StoreNode {
     var ancestor = path
     while true {
       ancestor = StorePath.parent(ancestor)
@@ -145,38 +205,41 @@ struct StoreTree {
 
   /// Who may not read the nearest existing node above is not told that a node is absent.
   private func absence(of path: String, for domain: DomainID, _ transaction: inout Transaction) -> XenstoreError.Code {
-    path == "/" || nearestAncestor(of: path, &transaction).allows(.read, domain) ? .notFound : .permissionDenied
+    path == "/" || nearestAncestor(of: path, &transaction).permissions.allow(.read, domain)
+      ? .notFound : .permissionDenied
   }
 
   /// Makes an empty node and those missing above it. A new node has its parent's permissions, owned by its maker unless
   /// that is the control domain.
-  private func create(_ path: String, by domain: DomainID, in transaction: inout Transaction) {
+  private func create(
+    _ path: String, by domain: DomainID, in transaction: inout Transaction
+  ) throws(XenstoreError.Code) {
     let parentPath = StorePath.parent(path)
-    if look(parentPath, &transaction) == nil { create(parentPath, by: domain, in: &transaction) }
+    if look(parentPath, &transaction) == nil { try create(parentPath, by: domain, in: &transaction) }
     guard var parent = look(parentPath, &transaction) else { return }
+    if domain != .zero,
+      owned[domain, default: 0] + transaction.owned[domain, default: 0] >= quotas.nodesPerDomain
+    {
+      transaction.isDoomed = true
+      throw .quotaExceeded
+    }
     parent.children.insert(StorePath.name(path))
     put(parent, at: parentPath, in: &transaction)
+    try check(parent, by: domain, &transaction)
     var permissions = parent.permissions
     if domain != .zero { permissions[0] = XenstorePermission(domain, permissions[0].access) }
-    put(Node(permissions: permissions), at: path, in: &transaction)
+    let node = StoreNode(permissions: permissions)
+    put(node, at: path, in: &transaction)
+    try check(node, by: domain, &transaction)
   }
 
-  private func removeTree(_ path: String, _ node: Node, isImplied: Bool, in transaction: inout Transaction) {
+  private func removeTree(_ path: String, _ node: StoreNode, isImplied: Bool, in transaction: inout Transaction) {
     for name in node.children {
       let child = StorePath.child(name, of: path)
       if let below = look(child, &transaction) { removeTree(child, below, isImplied: true, in: &transaction) }
     }
+    // Above it, what its watches may read is still there.
+    note(path, node, isImplied: isImplied, in: &transaction)
     put(nil, at: path, in: &transaction)
-    transaction.note(Change(path: path, node: node, isImplied: isImplied))
-  }
-}
-
-extension StoreTree.Node {
-  func isOwned(by domain: DomainID) -> Bool { domain == .zero || permissions[0].domain == domain }
-
-  func allows(_ wanted: XenstorePermission.Access, _ domain: DomainID) -> Bool {
-    if isOwned(by: domain) { return true }
-    let access = permissions.dropFirst().first { $0.domain == domain }?.access ?? permissions[0].access
-    return access == .both || access == wanted
   }
 }

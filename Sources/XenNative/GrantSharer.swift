@@ -41,11 +41,9 @@
     }
 
     private static func failure(_ error: CInt, _ pageCount: Int) -> GrantError {
-      guard error == ENOSPC else { return .system(call: "cannot share \(pageCount) pages", reason: words(for: error)) }
-      return .exhausted(
-        pageCount: pageCount,
-        advice: "raise /sys/module/xen_gntalloc/parameters/limit (1024 pages for all processes unless set), "
-          + "or start Xen with a larger gnttab_max_frames")
+      error == ENOSPC
+        ? .gntallocLimit(pageCount: pageCount)
+        : .system(call: "cannot share \(pageCount) pages", reason: words(for: error))
     }
 
     /// Sendable: the handle never changes, and libxengntshr keeps nothing in it but a descriptor; every call is its own

@@ -107,6 +107,14 @@ public struct GrantStatus: RawRepresentable, Hashable, Sendable, BitwiseCopyable
   /// A call of the platform failed for another reason.
   case system(call: String, reason: String)
 
+  /// xen-gntalloc, which shares pages for userspace, has given out as many as it may (ENOSPC).
+  public static func gntallocLimit(pageCount: Int) -> GrantError {
+    .exhausted(
+      pageCount: pageCount,
+      advice: "raise /sys/module/xen_gntalloc/parameters/limit (1024 pages for all processes unless set), "
+        + "or start Xen with a larger gnttab_max_frames")
+  }
+
   public var description: String {
     switch self {
     case .refused(let reference, let domain, let status): "cannot map \(reference) of \(domain): \(status)"

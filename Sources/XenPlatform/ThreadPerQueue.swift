@@ -104,7 +104,7 @@ extension Uptime {
   }
 
   /// For a system call's timeout: rounded up, at most a minute, zero when the instant has passed.
-  var millisecondsFromNow: CInt {
+  package var millisecondsFromNow: CInt {
     let now = Uptime.now
     guard now < self else { return 0 }
     return CInt(min((nanoseconds - now.nanoseconds) / 1_000_000 + 1, 60_000))

@@ -87,7 +87,7 @@ public struct XenstoreError: Error, Hashable, Sendable, CustomStringConvertible 
     case exists
     /// The path or value is not well-formed (EINVAL).
     case invalid
-    /// The value or path is too long (E2BIG).
+    /// The value or path is too long, or this domain has as many watches as it may (E2BIG).
     case tooBig
     /// A quota is used up (ENOSPC, EDQUOT).
     case quotaExceeded
@@ -114,7 +114,7 @@ public struct XenstoreError: Error, Hashable, Sendable, CustomStringConvertible 
       case .conflict: "somebody else changed it meanwhile"
       case .exists: "it exists already"
       case .invalid: "the path or value is not well-formed, or (oxenstored) a quota is used up"
-      case .tooBig: "the value or path is too long for xenstore"
+      case .tooBig: "the value or path is too long for xenstore, or this domain has as many watches as it may"
       case .quotaExceeded: "this domain's xenstore quota is used up"
       case .system(let words): words
       }

@@ -52,7 +52,7 @@ struct BlkDeviceFaultTests {
   }
 
   @Test func reasonStaysASentenceWhateverThePeerWrote() throws {
-    frontend.keys = [StoreEntry("ring-ref", "7\n\u{1B}[31m" + String(repeating: "x", count: 3900))]
+    frontend.keys = [StoreEntry("ring-ref", "7\n\u{1B}[31m" + String(repeating: "x", count: 1900))]
     let message = try refusal(try pair())
     #expect(message.contains("holds \"7\\n\\u{1B}[31mxxx") && message.utf8.count < 300)
   }

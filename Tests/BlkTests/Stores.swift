@@ -53,3 +53,56 @@ final class BrokenStore: BlockStore {
     for index in requests.indices { completions.complete(requests[index], succeeded: requests[index].kind != .read) }
   }
 }
+
+/// Completes nothing before it is told to, and then everything at once.
+final class HoldingStore: BlockStore {
+  private struct Contents {
+    var held: [StoreRequest] = []
+    var submittedCount = 0
+    var holds = true
+  }
+
+  private let store: any BlockStore
+  private let contents = Mutex(Contents())
+  private let wakeup = try! Wakeup()
+
+  init(_ store: any BlockStore) { self.store = store }
+
+  var geometry: BlockGeometry { store.geometry }
+  var completionDescriptor: CInt? { wakeup.descriptor }
+  var heldCount: Int { contents.withLock(\.held.count) }
+  var submittedCount: Int { contents.withLock(\.submittedCount) }
+
+  /// Completes what it has, and from now on everything that comes.
+  func letGo() {
+    contents.withLock { $0.holds = false }
+    wakeup.signal()
+  }
+
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
+    contents.withLock { contents in
+      contents.submittedCount += requests.count
+      for index in requests.indices { contents.held.append(requests[index]) }
+      if !contents.holds { wakeup.signal() }
+    }
+  }
+
+  func reap(into completions: inout StoreCompletions) {
+    wakeup.clear()
+    let requests = contents.withLock { contents -> [StoreRequest] in
+      guard !contents.holds else { return [] }
+      defer { contents.held = [] }
+      return contents.held
+    }
+    store.submit(requests.span, to: &completions)
+  }
+}
+
+/// A flag that one task sets and another looks at.
+final class Ended: Sendable {
+  private let flag = Atomic(false)
+
+  var isSet: Bool { flag.load(ordering: .acquiring) }
+
+  func set() { flag.store(true, ordering: .releasing) }
+}

@@ -164,12 +164,16 @@ let storeChecks = [
       try store.write("\(root)/aside", [], in: nil)
       try store.write("\(root)/a/b/c", [1], in: nil)
       try expect(try nextEvent(store).path, is: "\(root)/a/b/c", "the path of a change below")
-      try store.write("\(root)/a", [1], in: nil)
-      try store.write("\(root)/a", [1], in: nil)
-      for _ in 1...2 { try expect(try nextEvent(store).path, is: "\(root)/a", "the path of a change") }
+      for _ in 1...2 {
+        try store.write("\(root)/a", [1], in: nil)
+        try expect(try nextEvent(store).path, is: "\(root)/a", "the path of a change")
+      }
       try store.makeDirectory("\(root)/a", in: nil)
       try expectNoEvent(store, "mkdir of a node that exists")
       let home = "/local/domain/\(platform.domain.rawValue)"
+      try expectRefusal(.exists, "the same watch by its absolute path") {
+        try store.watch("\(home)/\(root)/a", token: "t")
+      }
       try store.watch("\(home)/\(root)/a", token: "absolute")
       try expect(try nextEvent(store).path, is: "\(home)/\(root)/a", "the first event of an absolute watch")
       try store.unwatch("\(root)/a", token: "t")
@@ -219,9 +223,22 @@ let storeChecks = [
       try store.write("\(root)/p/q/r", [1], in: nil)
       try store.setPermissions("\(root)/x", [XenstorePermission(platform.domain, .read)], in: nil)
       try store.remove("\(root)/nothing", in: nil)
-      try store.remove("\(root)/x", in: nil)
       try expect(
-        try events(store), is: ["p/q/r", "x", "x"].map { "\(root)/\($0)" }, "the paths outside a transaction")
+        try events(store), is: ["p/q/r", "x"].map { "\(root)/\($0)" }, "the paths outside a transaction")
+      try store.remove("\(root)/x", in: nil)
+      try expect(try events(store), is: ["\(root)/x"], "the path of a removal")
+    }
+  },
+  PlatformCheck("specialWatchFiresAtOnceAndNamesNoNode") { platform in
+    try withStore(of: platform) { store in
+      for path in ["@introduceDomain", "@releaseDomain"] {
+        try store.watch(path, token: "t")
+        try expect(try nextEvent(store), is: XenstoreWatchEvent(path: path, token: "t"), "the first event")
+        try expectRefusal(.exists, "the same watch") { try store.watch(path, token: "t") }
+        try expectRefusal(.invalid, "a read of \(path)") { _ = try store.read(path, in: nil) }
+        try expectRefusal(.invalid, "a write of \(path)") { try store.write(path, [], in: nil) }
+        try store.unwatch(path, token: "t")
+      }
     }
   },
 ]

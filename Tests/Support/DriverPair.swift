@@ -16,15 +16,16 @@ open class DriverPair {
     seed: Seed, frontend: any FrontendDriver, backend: any BackendDriver,
     addDevice: (Rig) throws -> Toolstack.Device
   ) throws {
-    rig = try Rig()
+    rig = try Rig(seed: seed.value)
     scheduler = Scheduler(seed: seed)
-    backBus = try Bus(on: rig.driverDomain, queueHost: scheduler, log: .silent)
-    frontBus = try Bus(on: rig.guest, queueHost: scheduler, log: .silent)
+    scheduler.add(rig.loopback)
+    backBus = try Bus(on: rig.driverDomain, queueHost: scheduler.host(of: rig.driverDomain), log: .silent)
+    frontBus = try Bus(on: rig.guest, queueHost: scheduler.host(of: rig.guest), log: .silent)
     device = try addDevice(rig)
     try backBus.register(backend)
     try frontBus.register(frontend, at: device.frontendPath)
-    scheduler.add(backBus, name: "backend's bus") { [backBus] _ in backBus.poll() }
-    scheduler.add(frontBus, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }
+    scheduler.add(backBus, of: rig.driverDomain, name: "backend's bus") { [backBus] _ in backBus.poll() }
+    scheduler.add(frontBus, of: rig.guest, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }
   }
 
   public subscript<Value>(dynamicMember path: KeyPath<Rig, Value>) -> Value { rig[keyPath: path] }
@@ -37,9 +38,19 @@ open class DriverPair {
 
   /// Another process of the driver domain, with a bus of its own.
   public func addBackBus(_ backend: any BackendDriver) throws -> Bus {
-    let bus = try Bus(on: rig.driverDomain, queueHost: scheduler, log: .silent)
+    let process = rig.loopback.addProcess(in: rig.driverDomain.domain)
+    let bus = try Bus(on: process, queueHost: scheduler.host(of: process), log: .silent)
     try bus.register(backend)
-    scheduler.add(bus, name: "second backend's bus") { _ in bus.poll() }
+    scheduler.add(bus, of: process, name: "second backend's bus") { _ in bus.poll() }
+    return bus
+  }
+
+  /// Another process of the guest, with a bus of its own.
+  public func addFrontBus(_ frontend: any FrontendDriver, at path: String) throws -> Bus {
+    let process = rig.loopback.addProcess(in: rig.guest.domain)
+    let bus = try Bus(on: process, queueHost: scheduler.host(of: process), log: .silent)
+    try bus.register(frontend, at: path)
+    scheduler.add(bus, of: process, name: "second frontend's bus") { _ in bus.poll() }
     return bus
   }
 

@@ -10,7 +10,7 @@ extension Logger {
 
 /// An in-process Xen with a control domain (0), a guest (1) and a driver domain (2).
 public struct Rig {
-  public let loopback = Loopback()
+  public let loopback: Loopback
   public let control: LoopbackDomain
   public let guest: LoopbackDomain
   public let driverDomain: LoopbackDomain
@@ -18,7 +18,8 @@ public struct Rig {
   /// The control domain's connection: it may read and write everything.
   public let store: any Xenstore
 
-  public init() throws {
+  public init(seed: UInt64 = 0) throws {
+    loopback = Loopback(seed: seed)
     control = loopback.addDomain()
     guest = loopback.addDomain()
     driverDomain = loopback.addDomain()
@@ -42,6 +43,6 @@ public struct Rig {
   public var holdsNothing: Bool {
     let counts = loopback.grantCounts
     return counts.sharedPages == 0 && counts.mappedPages == 0 && counts.quarantinedPages == 0
-      && loopback.openPortCount == 0
+      && counts.orphanedPages == 0 && loopback.openPortCount == 0
   }
 }

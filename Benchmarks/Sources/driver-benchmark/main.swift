@@ -1,26 +1,30 @@
 // driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests or frames, BATCH at a time, through a frontend and a backend on
 // an in-process Xen, all on one thread, and fails when fewer come back. Benchmarks/driver-thresholds counts what that costs.
+// driver-benchmark times ROUNDS: by the clock, beside the plain work on the same bytes. Benchmarks/driver-times runs it.
 import Glibc
 import NetFront
 
-let workloads: [String: (Int, Int) throws -> Int] = [
-  "block-read": { try blockRequests(writing: false, batch: $0, count: $1) },
-  "block-write": { try blockRequests(writing: true, batch: $0, count: $1) },
+let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
+  "block-read": { try block(writing: false, batch: $0) },
+  "block-write": { try block(writing: true, batch: $0) },
   // Frames of 1500 bytes.
-  "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0, count: $1) },
+  "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0) },
   // The same with an event channel for each ring, and so more events when there is little to do.
-  "net-split": { try netEcho(NetFeatures(), frameByteCount: 1500, batch: $0, count: $1) },
+  "net-split": { try netEcho(NetFeatures(), frameByteCount: 1500, batch: $0) },
   // Frames of 16 slots.
-  "net-long": { try netEcho(NetFeatures(), frameByteCount: 65535, batch: $0, count: $1) },
+  "net-long": { try netEcho(NetFeatures(), frameByteCount: 65535, batch: $0) },
 ]
 
 let arguments = CommandLine.arguments
-guard arguments.count == 4, let workload = workloads[arguments[1]], let batch = Int(arguments[2]), batch > 0,
+if arguments.count == 3, arguments[1] == "times", let rounds = Int(arguments[2]), rounds > 0 {
+  try printTimes(rounds: rounds)
+} else if arguments.count == 4, let workload = workloads[arguments[1]], let batch = Int(arguments[2]), batch > 0,
   let count = Int(arguments[3]), count > 0
-else {
-  print("usage: driver-benchmark \(workloads.keys.sorted().joined(separator: "|")) BATCH COUNT")
+{
+  let carried = try workload(batch)(count)
+  print(carried)
+  exit(carried == count ? 0 : 1)
+} else {
+  print("usage: driver-benchmark \(workloads.keys.sorted().joined(separator: "|")) BATCH COUNT, or: times ROUNDS")
   exit(2)
 }
-let carried = try workload(batch, count)
-print(carried)
-exit(carried == count ? 0 : 1)

@@ -5,6 +5,14 @@ import Testing
 struct Tool {
   let name: String
 
+  /// The build puts all of a package's programs, this one included, into one folder.
+  var url: URL {
+    get throws {
+      URL(filePath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
+        .deletingLastPathComponent().appending(path: name)
+    }
+  }
+
   /// What a run printed, and how it ended.
   struct Run {
     let output: String
@@ -17,9 +25,7 @@ struct Tool {
 
   private func run(_ arguments: [String]) throws -> Run {
     let process = Process()
-    // The build puts all of a package's programs, this one included, into one folder.
-    let own = URL(filePath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
-    process.executableURL = own.deletingLastPathComponent().appending(path: name)
+    process.executableURL = try url
     process.arguments = arguments
     let (output, error) = (Pipe(), Pipe())
     (process.standardOutput, process.standardError) = (output, error)

@@ -11,4 +11,11 @@ int linux_memfd(const char *name);
 /// Names the calling thread, as far as 15 bytes go.
 void linux_name_thread(const char *name);
 
+/// Makes `descriptor`, one of /dev/net/tun, the TAP device `name` (TUNSETIFF, without packet information), which is created
+/// where there is none; -1 on failure.
+int linux_tap_attach(int descriptor, const char *name);
+
+/// Sets the MTU of the interface `name` (SIOCSIFMTU) through any socket; -1 on failure.
+int linux_set_mtu(int socket, const char *name, int mtu);
+
 #endif

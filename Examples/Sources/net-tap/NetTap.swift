@@ -1,0 +1,99 @@
+import ArgumentParser
+import Glibc
+import Logging
+import NetBack
+import NetFront
+import Synchronization
+import XenLoopback
+
+@main struct NetTap: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "net-tap",
+    abstract: "Joins two TAP devices by a network card's two drivers.",
+    discussion: """
+      What the machine sends into one TAP device goes through NetFront, its rings and NetBack, all in this process, and comes \
+      out of the other one; and back. TAP devices that do not exist are created, and end with the program. It needs \
+      CAP_NET_ADMIN. Two network namespaces that reach each other only through the two drivers:
+
+        net-tap --front front0 --back back0 &
+        ip netns add guest
+        ip link set front0 netns guest
+        ip -n guest addr add 10.9.0.2/24 dev front0
+        ip -n guest link set front0 up
+        ip addr add 10.9.0.1/24 dev back0
+        ip link set back0 up
+        ping 10.9.0.2
+
+      Ends at SIGINT or SIGTERM, or when one of the TAP devices is removed.
+      """)
+
+  @Option(help: ArgumentHelp("The TAP device that the guest's card sends and receives by.", valueName: "tap"))
+  var front: String
+
+  @Option(help: ArgumentHelp("The TAP device that the card's backend sends and receives by.", valueName: "tap"))
+  var back: String
+
+  @Option(
+    help: ArgumentHelp(
+      "The largest payload of a frame, in bytes; the two TAP devices are set to it.", valueName: "bytes"))
+  var mtu = NetIf.defaultMTU
+
+  @Option(help: ArgumentHelp("Print what has crossed every so many seconds.", valueName: "seconds"))
+  var every: Int?
+
+  func validate() throws {
+    guard front != back else { throw ValidationError("--front and --back are two different TAP devices.") }
+    guard NetIf.mtuRange.contains(mtu) else {
+      throw ValidationError(
+        "--mtu is a number from \(NetIf.mtuRange.lowerBound) to \(NetIf.mtuRange.upperBound).")
+    }
+    if let every, every <= 0 { throw ValidationError("--every is a number of seconds from 1 up.") }
+  }
+
+  func run() throws {
+    let taps = (front: try TapInterface(name: front), back: try TapInterface(name: back))
+    for number in [SIGINT, SIGTERM] { signal(number) { _ in stopRequested.store(true, ordering: .relaxed) } }
+    let link = try Link(front: taps.front, back: taps.back, mtu: mtu)
+    guard link.connect() else { throw NetTapError("the card does not connect: \(link.report)") }
+    for tap in [taps.front, taps.back] { try tap.setMTU(link.mtu) }
+    say("\(front) and \(back) are joined; MTU \(link.mtu)")
+    if link.mtu < mtu { say("an MTU of \(mtu) was not agreed on:\n\(link.negotiation)") }
+    let start = Uptime.now
+    var printed = 0
+    var hasSaidTooLong = false
+    while !stopRequested.load(ordering: .relaxed), !taps.front.isGone, !taps.back.isGone {
+      usleep(100_000)
+      let seconds = Int((Uptime.now.nanoseconds - start.nanoseconds) / 1_000_000_000)
+      if let every, seconds / every > printed {
+        printed = seconds / every
+        say("\(link.counted)")
+      }
+      if link.tooLongCount > 0, !hasSaidTooLong {
+        hasSaidTooLong = true
+        say(
+          "\(front) sends frames longer than the card's MTU of \(link.mtu) allows; they are dropped: lower its MTU again"
+        )
+      }
+    }
+    let isClosed = try link.close()
+    say("\(link.counted)")
+    for tap in [taps.front, taps.back] where tap.isGone {
+      throw NetTapError("the TAP device \(tap.name) was removed")
+    }
+    guard isClosed else { throw NetTapError("the card did not close in time") }
+  }
+}
+
+/// What happened, on a line of its own, at once.
+func say(_ text: String) {
+  print("net-tap: \(text)")
+  fflush(nil)
+}
+
+struct NetTapError: Error, CustomStringConvertible {
+  let description: String
+
+  init(_ description: String) { self.description = description }
+}
+
+private let stopRequested = Atomic(false)

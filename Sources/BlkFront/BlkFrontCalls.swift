@@ -1,0 +1,252 @@
+import BlkIf
+
+/// The calls of a ``BlkFrontDisk`` on their way through its device; it lives on the disk's thread.
+///
+/// A part's tag is its call's place in the table and its own number in the call.
+final class BlkFrontCalls: BusThreadClient {
+  private let device: BlkFrontDevice
+  private let mailbox: BlkFrontMailbox
+  private var calls: [BlkFrontCall?] = []
+  private var freePlaces: [Int] = []
+  /// The calls with parts to put, in their order, from `lineStart` on. One that has ended meanwhile stays until its turn,
+  /// when its place may be another's.
+  private var line: [(place: Int, id: UInt64)] = []
+  private var lineStart = 0
+  /// Calls that wait for the connection, in no order.
+  private var connecting: [Int] = []
+  /// Exchanged with the mailbox's.
+  private var newCalls: [BlkFrontCall] = []
+  private var newCancelledIDs: [UInt64] = []
+  private var shownNegotiation = Negotiation()
+  private var shownGeometry: BlockGeometry?
+  private var isClosed = false
+
+  init(_ device: BlkFrontDevice, _ mailbox: BlkFrontMailbox) {
+    (self.device, self.mailbox) = (device, mailbox)
+    newCalls.reserveCapacity(64)
+    newCancelledIDs.reserveCapacity(64)
+  }
+
+  var isIdle: Bool { freePlaces.count == calls.count }
+
+  func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
+
+  func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+    device.poll(complete)
+    showConnection()
+    takeMail()
+    let deadline = answerConnected(bus, now: now)
+    if isClosed || (!device.isConnected && bus.isEmpty && connecting.isEmpty) { failLine(.notConnected) }
+    putParts()
+    device.push()
+    return deadline.map { .idleUntil($0) } ?? .idle
+  }
+
+  private func showConnection() {
+    guard let geometry = device.geometry,
+      geometry != shownGeometry || device.negotiation != shownNegotiation
+    else { return }
+    (shownGeometry, shownNegotiation) = (geometry, device.negotiation)
+    mailbox.show(geometry, shownNegotiation)
+  }
+
+  private func takeMail() {
+    isClosed = mailbox.take(&newCalls, &newCancelledIDs)
+    for index in newCalls.indices { admit(newCalls[index]) }
+    newCalls.removeAll(keepingCapacity: true)
+    for id in newCancelledIDs {
+      // One that has ended meanwhile is in nobody's way.
+      guard let place = calls.firstIndex(where: { $0?.id == id }) else { continue }
+      fail(place, CancellationError())
+    }
+    newCancelledIDs.removeAll(keepingCapacity: true)
+  }
+
+  private func admit(_ call: BlkFrontCall) {
+    let place: Int
+    if let free = freePlaces.popLast() {
+      place = free
+      calls[place] = call
+    } else {
+      place = calls.count
+      calls.append(call)
+    }
+    if case .connection = call.kind { connecting.append(place) } else { line.append((place, call.id)) }
+  }
+
+  /// Ends the calls that waited for the connection, or whose time is up.
+  ///
+  /// - Returns: when to look again.
+  private func answerConnected(_ bus: Bus, now: Uptime) -> Uptime? {
+    var earliest: Uptime?
+    for place in connecting {
+      guard let call = calls[place], case .connection(let deadline) = call.kind else { continue }
+      if device.isConnected {
+        end(place)
+      } else if now >= deadline {
+        let report = bus.report.isEmpty ? "there is no such device" : bus.report.joined(separator: "; ")
+        fail(place, BlkFrontError.notConnectedInTime(report))
+      } else {
+        earliest = min(deadline, earliest ?? deadline)
+      }
+    }
+    connecting.removeAll { calls[$0] == nil }
+    return earliest
+  }
+
+  // MARK: Parts
+
+  /// Puts parts of the calls in their order until the ring or the pool is full.
+  private func putParts() {
+    guard device.isConnected else { return }
+    while lineStart < line.count {
+      let (place, id) = line[lineStart]
+      guard calls[place]?.id != id || putParts(of: place) else { break }
+      lineStart += 1
+    }
+    // Not each time: the line may never be empty.
+    guard lineStart == line.count || lineStart > 256 else { return }
+    line.removeSubrange(..<lineStart)
+    lineStart = 0
+  }
+
+  /// - Returns: false when the ring or the pool is full and the call has parts left.
+  private func putParts(of place: Int) -> Bool {
+    while let call = calls[place], call.failure == nil, call.putCount < call.partCount {
+      do throws(BlkFrontError) { try put(call, place) } catch {
+        if case .busy = error { return false }
+        fail(place, error)
+        return true
+      }
+      calls[place]!.putCount += 1
+      calls[place]!.inFlightCount += 1
+    }
+    return true
+  }
+
+  private func put(_ call: BlkFrontCall, _ place: Int) throws(BlkFrontError) {
+    let tag = UInt64(place) << 32 | UInt64(call.putCount)
+    let part = call.part(call.putCount)
+    let sector = call.sector + UInt64(part.lowerBound / BlkIf.sectorByteCount)
+    switch call.kind {
+    case .read: try device.read(sector: sector, byteCount: part.count, tag: tag)
+    case .write: try device.write(sector: sector, call.bytes.span.extracting(part), tag: tag)
+    case .flush: try device.flush(tag: tag)
+    case .connection: preconditionFailure("a connection has no parts")
+    }
+  }
+
+  private func complete(_ completion: BlkFrontCompletion) {
+    let (place, number) = (Int(completion.tag >> 32), Int(completion.tag & 0xFFFF_FFFF))
+    calls[place]!.inFlightCount -= 1
+    switch completion.result {
+    case .succeeded: calls[place]!.keep(completion, as: number)
+    case .failed: stop(place, BlkFrontError.failed)
+    case .notSupported: stop(place, BlkFrontError.notSupported("the operation"))
+    case .disconnected: stop(place, BlkFrontError.disconnected)
+    }
+    endIfDone(place)
+  }
+
+  // MARK: Ends
+
+  /// Puts no more of the call; it ends with `error`, or with what it failed with before, when nothing of it is in flight.
+  private func fail(_ place: Int, _ error: any Error) {
+    stop(place, error)
+    endIfDone(place)
+  }
+
+  private func stop(_ place: Int, _ error: any Error) {
+    if calls[place]!.failure == nil { calls[place]!.failure = error }
+  }
+
+  private func endIfDone(_ place: Int) {
+    guard let call = calls[place], call.inFlightCount == 0, call.failure != nil || call.putCount == call.partCount
+    else { return }
+    end(place)
+  }
+
+  private func end(_ place: Int) {
+    guard let call = calls[place] else { return }
+    calls[place] = nil
+    freePlaces.append(place)
+    if let failure = call.failure {
+      call.continuation.resume(throwing: failure)
+    } else {
+      call.continuation.resume(returning: call.result)
+    }
+  }
+
+  /// Fails everything that still has parts to put.
+  private func failLine(_ error: BlkFrontError) {
+    for (place, id) in line[lineStart...] where calls[place]?.id == id { fail(place, error) }
+    line.removeAll(keepingCapacity: true)
+    lineStart = 0
+  }
+
+  func ended() {
+    mailbox.close()
+    takeMail()
+    for place in calls.indices {
+      guard let call = calls[place] else { continue }
+      stop(place, call.inFlightCount > 0 ? BlkFrontError.disconnected : .notConnected)
+      end(place)
+    }
+    mailbox.setEnded()
+  }
+}
+
+/// One call on a ``BlkFrontDisk``, and how far it has come.
+struct BlkFrontCall {
+  enum Kind {
+    case read, write, flush
+    /// Ends when the device is connected.
+    case connection(before: Uptime)
+  }
+
+  let id: UInt64
+  let kind: Kind
+  let sector: UInt64
+  let byteCount: Int
+  /// A write's payload; what a read has brought so far.
+  private(set) var bytes: [UInt8]
+  let continuation: CheckedContinuation<[UInt8], any Error>
+  /// Parts put into the ring, and of these the ones that have not completed.
+  var putCount = 0
+  var inFlightCount = 0
+  /// Why no further part is put, and what the call ends with when none is in flight.
+  var failure: (any Error)?
+
+  init(
+    id: UInt64, kind: Kind, sector: UInt64, byteCount: Int, bytes: [UInt8],
+    continuation: CheckedContinuation<[UInt8], any Error>
+  ) {
+    (self.id, self.kind, self.sector, self.byteCount) = (id, kind, sector, byteCount)
+    (self.bytes, self.continuation) = (bytes, continuation)
+  }
+
+  /// A flush is one part without bytes.
+  var partCount: Int { max(1, (byteCount + BlkFrontDevice.maxByteCount - 1) / BlkFrontDevice.maxByteCount) }
+
+  /// The bytes of a part: all parts are as long as a request can be, but for the last.
+  func part(_ number: Int) -> Range<Int> {
+    let start = number * BlkFrontDevice.maxByteCount
+    return start..<min(byteCount, start + BlkFrontDevice.maxByteCount)
+  }
+
+  /// Takes in what a part of a read has brought.
+  mutating func keep(_ completion: BlkFrontCompletion, as number: Int) {
+    guard completion.bytes.count > 0, failure == nil else { return }
+    if completion.bytes.count == byteCount {
+      bytes = completion.bytes.copied()
+      return
+    }
+    if bytes.isEmpty { bytes = [UInt8](repeating: 0, count: byteCount) }
+    let start = part(number).lowerBound
+    var whole = bytes.mutableSpan
+    completion.copy(to: &whole, at: start)
+  }
+
+  /// What the call gives when it succeeds.
+  var result: [UInt8] { if case .read = kind { bytes } else { [] } }
+}

@@ -1,0 +1,162 @@
+import CLinux
+import Glibc
+import Logging
+import Synchronization
+import XenPlatform
+
+/// What works on a ``BusThread`` beside its bus: it is called from there and nowhere else.
+public protocol BusThreadClient: AnyObject {
+  /// Does what there is to do; called whenever the thread wakes, after its bus has been polled if that had anything to do.
+  /// Never waits. `.stopped` ends the thread.
+  func poll(_ bus: Bus, now: Uptime) -> PollOutcome
+
+  /// Appends what to sleep on besides the bus; asked before every sleep.
+  func appendDescriptors(to list: inout [CInt])
+
+  /// Whether nothing is under way any more, so that the bus may take leave of its devices. Asked after each poll once the
+  /// thread has been told to end.
+  var isIdle: Bool { get }
+
+  /// The bus has let go of everything, and nothing is polled any more.
+  func ended()
+}
+
+/// A ``Bus`` on a thread of its own.
+///
+/// The thread sleeps until the store, a queue, the client or ``wake()`` has something for it, and ends when it is told to
+/// or when the last reference to this goes.
+public final class BusThread: Sendable {
+  private let state: BusThreadState
+  /// Nil once joined.
+  private let handle: Mutex<pthread_t?>
+
+  /// Starts the thread.
+  ///
+  /// - Parameters:
+  ///   - queueHost: who polls the queues of backends; by default each has a thread of its own.
+  ///   - name: of the thread, as tools show it; its first 15 bytes count.
+  ///   - setUp: registers drivers, and makes what is to work beside the bus, if anything is. It runs here, before the
+  ///     thread does.
+  /// - Throws: what `setUp` threw as `.store`; `.resource` when the process has no thread or descriptor left.
+  public init(
+    on platform: any Platform, queueHost: any QueueHost = ThreadPerQueue(), log: Logger = Logger(label: "xenbus"),
+    name: String = "xenbus", setUp: @Sendable (Bus) throws(XenstoreError) -> (any BusThreadClient)?
+  ) throws(DeviceError) {
+    let loop: BusLoop
+    do throws(ResourceError) { state = try BusThreadState() } catch { throw .resource("\(error)") }
+    do throws(XenstoreError) {
+      let bus = try Bus(on: platform, queueHost: queueHost, log: log)
+      loop = BusLoop(bus, try setUp(bus), state, name: name)
+    } catch { throw .store(error) }
+    // Safe: the thread takes over the one reference that is retained here, and with it all that is not ours to share.
+    let argument = unsafe Unmanaged.passRetained(loop).toOpaque()
+    var handle = pthread_t()
+    let created = unsafe pthread_create(
+      &handle, nil,
+      { argument in
+        unsafe Unmanaged<BusLoop>.fromOpaque(argument!).takeRetainedValue().run()
+        return nil
+      }, argument)
+    guard created == 0 else {
+      // Safe: the thread that would have taken it over was not made.
+      unsafe Unmanaged<BusLoop>.fromOpaque(argument).release()
+      throw .resource("no thread can be made for a bus: raise the limit of processes")
+    }
+    self.handle = Mutex(handle)
+  }
+
+  /// Ends the thread without waiting for it.
+  deinit {
+    end(within: 0)
+    handle.withLock { handle in
+      if let handle { pthread_detach(handle) }
+    }
+  }
+
+  /// Has the client polled soon. From any thread.
+  public func wake() { state.wakeup.signal() }
+
+  /// Tells the thread to end: when its client is idle and the other ends have let go of every device, or when the time
+  /// is up. Does not wait for that, and only the first call counts.
+  ///
+  /// - Parameter seconds: zero lets go of everything at once, as when a process ends; the states stay as they are.
+  public func end(within seconds: Double) {
+    let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + UInt64(max(0, seconds) * 1e9))
+    state.deadline.withLock { if $0 == nil { $0 = deadline } }
+    wake()
+  }
+
+  /// Waits for the thread, which has been told to end.
+  public func join() {
+    // Taken out first: of two who wait, one does.
+    let handle = handle.withLock { $0.take() }
+    if let handle { pthread_join(handle, nil) }
+  }
+}
+
+/// What the thread and its owner share.
+private final class BusThreadState: Sendable {
+  let wakeup: Wakeup
+  /// When to end at the latest; nil before ``BusThread/end(within:)``.
+  let deadline = Mutex<Uptime?>(nil)
+
+  init() throws(ResourceError) { wakeup = try Wakeup() }
+}
+
+/// The thread's own part.
+private final class BusLoop {
+  private var bus: Bus?
+  private let client: (any BusThreadClient)?
+  private let state: BusThreadState
+  private let name: String
+
+  init(_ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, name: String) {
+    (self.bus, self.client, self.state, self.name) = (bus, client, state, name)
+  }
+
+  func run() {
+    unsafe name.withCString { unsafe linux_name_thread($0) }
+    if let bus { run(bus) }
+    bus = nil
+    client?.ended()
+  }
+
+  private func run(_ bus: Bus) {
+    var isLeaving = false
+    var busIsDue = true
+    let own = [state.wakeup.descriptor] + bus.descriptors
+    var descriptors = own
+    var waits: [pollfd] = []
+    while true {
+      let busOutcome = busIsDue ? bus.poll() : .idle
+      let now = Uptime.now
+      let outcome = client?.poll(bus, now: now) ?? .idle
+      if outcome == .stopped { return }
+      let deadline = state.deadline.withLock(\.self)
+      if let deadline {
+        if now >= deadline || (isLeaving && bus.isEmpty) { return }
+        if !isLeaving, client?.isIdle != false {
+          isLeaving = true
+          busIsDue = true
+          bus.close()
+          continue
+        }
+      }
+      descriptors.removeSubrange(own.count...)
+      client?.appendDescriptors(to: &descriptors)
+      waits.removeAll(keepingCapacity: true)
+      for descriptor in descriptors { waits.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)) }
+      let isDue = busOutcome == .more || outcome == .more
+      _ = Wakeup.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, deadline))
+      if waits[0].revents != 0 { state.wakeup.clear() }
+      busIsDue = busOutcome == .more || waits[1..<own.count].contains { $0.revents != 0 }
+    }
+  }
+
+  /// Until the client's instant or the deadline, whichever comes first.
+  private func milliseconds(_ outcome: PollOutcome, _ deadline: Uptime?) -> CInt {
+    var instant = deadline
+    if case .idleUntil(let wanted) = outcome { instant = min(wanted, instant ?? wanted) }
+    return instant?.millisecondsFromNow ?? -1
+  }
+}

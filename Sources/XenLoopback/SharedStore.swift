@@ -1,0 +1,159 @@
+import XenPlatform
+
+/// The store that all connections share: the tree, the transactions under way, the watches.
+struct SharedStore {
+  struct Watch {
+    let connection: ObjectIdentifier
+    let process: LoopbackProcess
+    let absolutePath: String
+    /// As it was set; events name paths in the same form.
+    let path: String
+    let token: String
+    let events: Mailbox<XenstoreWatchEvent>
+
+    /// An event that waits already, and says the same, does for this one too, so that a storm of changes is no longer than
+    /// the list of paths; but each coming and going of a domain is told.
+    func report(_ path: String) {
+      let event = XenstoreWatchEvent(path: path, token: token)
+      if StorePath.isSpecial(path) { events.put(event) } else { events.putUnlessWaiting(event) }
+    }
+  }
+
+  private struct OpenTransaction {
+    let connection: ObjectIdentifier
+    let process: LoopbackProcess
+    var working = StoreTree.Transaction()
+  }
+
+  private var tree = StoreTree()
+  private var transactions: [XenstoreTransaction: OpenTransaction] = [:]
+  private var nextTransaction: UInt32 = 1
+  private var watches: [Watch] = []
+  /// Who may hear of domains that come and go, which nobody but the control domain may unless it says so.
+  private var specialPermissions = [introduction, departure].reduce(into: [:]) {
+    $0[$1] = [XenstorePermission(.zero, .none)]
+  }
+
+  static let introduction = "@introduceDomain"
+  static let departure = "@releaseDomain"
+
+  var quotas: StoreQuotas {
+    get { tree.quotas }
+    set { tree.quotas = newValue }
+  }
+
+  // MARK: Domains, connections and processes
+
+  mutating func introduce(_ domain: DomainID) {
+    tree.introduce(domain)
+    if domain != .zero { fire(special: Self.introduction) }
+  }
+
+  mutating func release(_ domain: DomainID) {
+    fire(tree.release(domain))
+    fire(special: Self.departure)
+  }
+
+  mutating func end(_ connection: ObjectIdentifier) {
+    watches.removeAll { $0.connection == connection }
+    transactions = transactions.filter { $0.value.connection != connection }
+  }
+
+  mutating func end(_ process: LoopbackProcess) {
+    watches.removeAll { $0.process === process }
+    transactions = transactions.filter { $0.value.process !== process }
+  }
+
+  // MARK: Operations
+
+  /// Runs one operation of the tree in the connection's transaction, or in one of its own.
+  mutating func perform<Result>(
+    by domain: DomainID, on connection: ObjectIdentifier, in transaction: XenstoreTransaction?,
+    _ body: (borrowing StoreTree, inout StoreTree.Transaction) throws(XenstoreError.Code) -> Result
+  ) throws(XenstoreError.Code) -> Result {
+    guard let transaction else {
+      var working = StoreTree.Transaction()
+      let result = try body(tree, &working)
+      fire(try tree.commit(working, by: domain))
+      return result
+    }
+    guard transactions[transaction]?.connection == connection else { throw .notFound }
+    return try body(tree, &transactions[transaction]!.working)
+  }
+
+  mutating func startTransaction(
+    by process: LoopbackProcess, on connection: ObjectIdentifier
+  ) throws(XenstoreError.Code) -> XenstoreTransaction {
+    let underWay = transactions.values.count { $0.process.domain == process.domain }
+    if process.domain != .zero, underWay >= quotas.transactionsPerDomain { throw .quotaExceeded }
+    let transaction = XenstoreTransaction(rawValue: nextTransaction)
+    nextTransaction &+= 1
+    transactions[transaction] = OpenTransaction(connection: connection, process: process)
+    return transaction
+  }
+
+  mutating func endTransaction(
+    _ transaction: XenstoreTransaction, by domain: DomainID, on connection: ObjectIdentifier, commit: Bool
+  ) throws(XenstoreError.Code) {
+    guard let open = transactions[transaction], open.connection == connection else { throw .notFound }
+    transactions[transaction] = nil
+    if commit { fire(try tree.commit(open.working, by: domain)) }
+  }
+
+  mutating func setPermissions(
+    special path: String, _ permissions: [XenstorePermission], by domain: DomainID
+  ) throws(XenstoreError.Code) {
+    try tree.check(permissions, by: domain)
+    guard let former = specialPermissions[path] else { throw .invalid }
+    guard former.areOwned(by: domain) else { throw .permissionDenied }
+    specialPermissions[path] = permissions
+  }
+
+  // MARK: Watches
+
+  mutating func add(_ watch: Watch) throws(XenstoreError.Code) {
+    if watches.contains(where: { $0.isSame(as: watch) }) { throw .exists }
+    let domain = watch.process.domain
+    if domain != .zero, watches.count(where: { $0.process.domain == domain }) >= quotas.watchesPerDomain {
+      throw .tooBig
+    }
+    watches.append(watch)
+    watch.report(watch.path)
+  }
+
+  mutating func removeWatch(
+    on connection: ObjectIdentifier, _ absolutePath: String, token: String
+  ) throws(XenstoreError.Code) {
+    let index = watches.firstIndex {
+      $0.connection == connection && $0.absolutePath == absolutePath && $0.token == token
+    }
+    guard let index else { throw .notFound }
+    watches.remove(at: index)
+  }
+
+  private func fire(_ changes: [StoreTree.Change]) {
+    for change in changes {
+      for watch in watches {
+        let concerns =
+          change.isImplied
+          ? change.path == watch.absolutePath : StorePath.isAtOrBelow(change.path, watch.absolutePath)
+        guard concerns, change.audience.contains(where: { $0.allow(.read, watch.process.domain) }) else { continue }
+        // A watch set by a relative path hears of relative paths.
+        let below = change.path.dropFirst(watch.absolutePath == "/" ? 0 : watch.absolutePath.count)
+        watch.report(watch.path == "/" ? change.path : watch.path + below)
+      }
+    }
+  }
+
+  private func fire(special path: String) {
+    for watch in watches where watch.absolutePath == path {
+      if specialPermissions[path]?.allow(.read, watch.process.domain) == true { watch.report(path) }
+    }
+  }
+}
+
+extension SharedStore.Watch {
+  fileprivate func isSame(as other: Self) -> Bool {
+    connection == other.connection && absolutePath == other.absolutePath && token == other.token
+  }
+}

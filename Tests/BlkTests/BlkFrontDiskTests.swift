@@ -1,0 +1,205 @@
+import BlkBack
+import BlkFront
+import TestSupport
+import Testing
+import XenLoopback
+
+/// The disk for async programs, against a backend on a thread.
+struct BlkFrontDiskTests {
+  private let rig: Rig
+  private let device: Toolstack.Device
+
+  init() throws {
+    rig = try Rig()
+    device = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "test")
+  }
+
+  private func serve(_ store: any BlockStore, offersFlush: Bool = true) throws -> BusThread {
+    try BusThread(on: rig.driverDomain, log: .silent) { (bus) throws(XenstoreError) in
+      try bus.register(BlkBackDriver(offersFlush: offersFlush) { _ in store })
+      return nil
+    }
+  }
+
+  private func connect() async throws -> BlkFrontDisk {
+    try await .connect(to: device.frontendPath, on: rig.guest, log: .silent)
+  }
+
+  /// What an end that may take its time comes to.
+  private func eventually(_ condition: () throws -> Bool) async throws -> Bool {
+    for _ in 0..<10_000 {
+      if try condition() { return true }
+      try await Task.sleep(for: .milliseconds(1))
+    }
+    return false
+  }
+
+  @Test(arguments: [512, 45_056, 45_568, 1 << 20, 4 << 20])
+  func whatWasWrittenIsRead(byteCount: Int) async throws {
+    let backend = try serve(MemoryStore(sectorCount: 1 << 14))
+    let disk = try await connect()
+    let written = pattern(byteCount, seed: byteCount)
+    try await disk.write(sector: 8, written)
+    #expect(try await disk.read(sector: 8, byteCount: byteCount) == written)
+    try await disk.flush()
+    await disk.close()
+    #expect(try await eventually { rig.holdsNothing })
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func callsOfManyTasksAreInFlightTogether() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
+    let backend = try serve(store)
+    let disk = try await connect()
+    try await withThrowingTaskGroup { group in
+      for number in 0..<100 {
+        group.addTask {
+          try await disk.write(sector: UInt64(number) * 8, pattern(4096, seed: number))
+          let read = try await disk.read(sector: UInt64(number) * 8, byteCount: 4096)
+          #expect(read == pattern(4096, seed: number))
+        }
+      }
+      // None is completed before the ring is full.
+      #expect(try await eventually { store.heldCount == 32 })
+      store.letGo()
+      try await group.waitForAll()
+    }
+    await disk.close()
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func cancelledCallEndsWhenNothingOfItIsInFlight() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 1 << 14))
+    let backend = try serve(store)
+    let disk = try await connect()
+    // Fifty parts: 32 in flight, the others wait.
+    let ended = Ended()
+    let call = Task {
+      defer { ended.set() }
+      return try await disk.read(sector: 0, byteCount: 50 * BlkFrontDevice.maxByteCount)
+    }
+    #expect(try await eventually { store.heldCount == 32 })
+    call.cancel()
+    // This one is after it in the mailbox, and so is put only when the cancellation has been seen.
+    let next = Task { try await disk.read(sector: 0, byteCount: 512) }
+    #expect(!ended.isSet)
+    store.letGo()
+    await #expect(throws: CancellationError.self) { try await call.value }
+    #expect(try await next.value.count == 512)
+    #expect(store.submittedCount == 33, "parts that were not in flight are withdrawn")
+    await disk.close()
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func callOfATaskThatIsCancelledAlreadyAsksTheBackendForNothing() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let backend = try serve(store)
+    let disk = try await connect()
+    let call = Task {
+      // Safe: the task is used while it runs.
+      unsafe withUnsafeCurrentTask { unsafe $0?.cancel() }
+      return try await disk.read(sector: 0, byteCount: 512)
+    }
+    await #expect(throws: CancellationError.self) { try await call.value }
+    await disk.close()
+    #expect(store.submittedCount == 0)
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func failedPartFailsTheCallAndNoOther() async throws {
+    let backend = try serve(BrokenStore())
+    let disk = try await connect()
+    await #expect(throws: BlkFrontError.failed) { try await disk.read(sector: 0, byteCount: 512) }
+    try await disk.write(sector: 0, pattern(512, seed: 1))
+    await disk.close()
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func whatTheDiskCannotDoIsRefused() async throws {
+    let backend = try serve(MemoryStore(sectorCount: 64), offersFlush: false)
+    let disk = try await connect()
+    #expect(disk.geometry.sectorCount == 64)
+    await #expect(throws: BlkFrontError.length(byteCount: 513)) { try await disk.read(sector: 0, byteCount: 513) }
+    await #expect(throws: BlkFrontError.length(byteCount: 0)) { try await disk.write(sector: 0, []) }
+    await #expect(throws: BlkFrontError.outsideDisk(sector: 60, count: 8)) {
+      try await disk.read(sector: 60, byteCount: 4096)
+    }
+    await #expect(throws: BlkFrontError.notSupported("feature-flush-cache")) { try await disk.flush() }
+    await disk.close()
+    await #expect(throws: BlkFrontError.notConnected) { try await disk.read(sector: 0, byteCount: 512) }
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func diskThatDoesNotConnectSaysWhatItWaitsFor() async throws {
+    await #expect(
+      throws: BlkFrontError.notConnectedInTime(
+        "\(device.frontendPath): waits for the backend to offer its features (InitWait); it is Initialising (1)")
+    ) { try await BlkFrontDisk.connect(to: device.frontendPath, on: rig.guest, timeout: .zero, log: .silent) }
+    await #expect(throws: BlkFrontError.notConnectedInTime("there is no such device")) {
+      try await BlkFrontDisk.connect(to: "/local/domain/1/device/vbd/1", on: rig.guest, timeout: .zero, log: .silent)
+    }
+    #expect(rig.holdsNothing)
+  }
+
+  @Test func backendThatGoesAwayFailsWhatItHadAndTheRestWaitsForTheNext() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
+    let first = try serve(store)
+    let disk = try await connect()
+    let inFlight = (0..<32).map { number in
+      Task { try await disk.read(sector: UInt64(number), byteCount: 512) }
+    }
+    #expect(try await eventually { store.heldCount == 32 })
+    let waiting = Task { try await disk.read(sector: 0, byteCount: 1024) }
+    // It takes leave, and as its store does not complete what it has, without an answer to that.
+    first.end(within: 10)
+    first.join()
+    for call in inFlight {
+      let result = await call.result
+      #expect(throws: BlkFrontError.disconnected) { try result.get() }
+    }
+    let second = try serve(MemoryStore(sectorCount: 1 << 12))
+    #expect(try await waiting.value.count == 1024)
+    await disk.close()
+    second.end(within: 0)
+    second.join()
+  }
+
+  @Test func removedDeviceFailsWhatWaits() async throws {
+    let backend = try serve(MemoryStore(sectorCount: 64))
+    let disk = try await connect()
+    try rig.toolstack.destroy(device)
+    await #expect(throws: BlkFrontError.notConnected) { try await disk.read(sector: 0, byteCount: 512) }
+    await disk.close()
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func lastReferenceThatGoesClosesTheDisk() async throws {
+    let backend = try serve(MemoryStore(sectorCount: 64))
+    var disk: BlkFrontDisk? = try await connect()
+    #expect(try await disk?.read(sector: 0, byteCount: 512).count == 512)
+    disk = nil
+    #expect(try await eventually { rig.holdsNothing })
+    backend.end(within: 0)
+    backend.join()
+  }
+
+  @Test func backendThatNeverAnswersDelaysTheEndNoLongerThanAsked() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let backend = try serve(store)
+    let disk = try await connect()
+    let call = Task { try await disk.read(sector: 0, byteCount: 512) }
+    #expect(try await eventually { store.heldCount == 1 })
+    await disk.close(within: .milliseconds(50))
+    await #expect(throws: BlkFrontError.disconnected) { try await call.value }
+    store.letGo()
+    backend.end(within: 0)
+    backend.join()
+  }
+}
