@@ -53,9 +53,14 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   ///   responses. No error leaves anything of the frame behind.
   public func send(_ frame: Span<UInt8>) throws(NetFrontError) {
     guard let queue else { throw .notConnected }
-    guard frame.count >= NetIf.headerByteCount else { throw .tooShort(byteCount: frame.count) }
-    guard frame.count <= maxFrameByteCount else { throw .tooLong(byteCount: frame.count, limit: maxFrameByteCount) }
+    try check(byteCount: frame.count)
     try queue.put(frame)
+  }
+
+  /// Whether a frame may have this length.
+  func check(byteCount: Int) throws(NetFrontError) {
+    guard byteCount >= NetIf.headerByteCount else { throw .tooShort(byteCount: byteCount) }
+    guard byteCount <= maxFrameByteCount else { throw .tooLong(byteCount: byteCount, limit: maxFrameByteCount) }
   }
 
   /// Shows the backend what was put since the last time, and notifies it unless it is awake.

@@ -12,8 +12,12 @@ import XenRing
   /// More than ``NetFrontDevice/maxFrameByteCount``.
   case tooLong(byteCount: Int, limit: Int)
 
+  /// What a card that does not connect waits for.
+  case notConnectedInTime(String)
+
   public var description: String {
     switch self {
+    case .notConnectedInTime(let report): "the card does not connect in time: \(report)"
     case .notConnected: "no backend is connected"
     case .busy: "too few slots or pages are free"
     case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"
