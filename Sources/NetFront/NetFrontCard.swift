@@ -78,7 +78,9 @@ public final class NetFrontCard: Sendable {
       /// All frames that have come since the last batch, at least one; nil when the card is closed or the task cancelled.
       public mutating func next() async -> NetFrameBatch? { await mailbox.receive() }
 
-      public mutating func next(isolation actor: isolated (any Actor)?) async -> NetFrameBatch? { await mailbox.receive() }
+      public mutating func next(isolation actor: isolated (any Actor)?) async -> NetFrameBatch? {
+        await mailbox.receive()
+      }
     }
   }
 
