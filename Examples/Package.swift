@@ -11,6 +11,8 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-crypto.git", "3.0.0"..<"5.0.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-nio.git", from: "2.80.0"),
+    .package(url: "https://github.com/apple/swift-system.git", from: "1.4.0"),
   ],
   targets: [
     .executableTarget(
@@ -24,6 +26,7 @@ let package = Package(
     .executableTarget(
       name: "demo",
       dependencies: [
+        "ExampleSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "BlkFront", package: "swift-xen"),
@@ -32,7 +35,6 @@ let package = Package(
         .product(name: "Pcap", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
         .product(name: "Crypto", package: "swift-crypto"),
-        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
     .executableTarget(
@@ -47,12 +49,41 @@ let package = Package(
     .executableTarget(
       name: "net-tap",
       dependencies: [
+        "ExampleSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    // What the examples share: a machine with a driver domain, and how they talk to their user.
+    .target(
+      name: "ExampleSupport",
+      dependencies: [
+        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
       ],
+      swiftSettings: strict),
+    // The network block device's protocol, from bytes to validated requests; no Xen and no socket in it.
+    .target(
+      name: "NBDProtocol", dependencies: [.product(name: "NIOCore", package: "swift-nio")], swiftSettings: strict),
+    .executableTarget(
+      name: "blk-nbd",
+      dependencies: [
+        "ExampleSupport",
+        "NBDProtocol",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict),
+    .testTarget(
+      name: "NBDProtocolTests", dependencies: ["NBDProtocol", .product(name: "NIOCore", package: "swift-nio")],
       swiftSettings: strict),
     // Runs the programs above as processes.
     .testTarget(

@@ -94,7 +94,7 @@ final class LoopbackXenstore: Xenstore {
   ) throws(XenstoreError) -> Result {
     guard let absolute = StorePath.absolute(path, for: domain) else { throw XenstoreError(.invalid, operation, path) }
     return try ask(operation, path) { (store) throws(XenstoreError.Code) in
-      try store.perform(by: domain, on: identity, in: transaction) {
+      try store.perform(on: identity, in: transaction) {
         (tree, working) throws(XenstoreError.Code) in try body(tree, absolute, domain, &working)
       }
     }

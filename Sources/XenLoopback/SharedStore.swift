@@ -68,13 +68,14 @@ struct SharedStore {
 
   /// Runs one operation of the tree in the connection's transaction, or in one of its own.
   mutating func perform<Result>(
-    by domain: DomainID, on connection: ObjectIdentifier, in transaction: XenstoreTransaction?,
+    on connection: ObjectIdentifier, in transaction: XenstoreTransaction?,
     _ body: (borrowing StoreTree, inout StoreTree.Transaction) throws(XenstoreError.Code) -> Result
   ) throws(XenstoreError.Code) -> Result {
     guard let transaction else {
       var working = StoreTree.Transaction()
       let result = try body(tree, &working)
-      fire(try tree.commit(working, by: domain))
+      // It cannot conflict: nobody else has had the tree since it began.
+      fire(tree.commit(working) ?? [])
       return result
     }
     guard transactions[transaction]?.connection == connection else { throw .notFound }
@@ -97,7 +98,10 @@ struct SharedStore {
   ) throws(XenstoreError.Code) {
     guard let open = transactions[transaction], open.connection == connection else { throw .notFound }
     transactions[transaction] = nil
-    if commit { fire(try tree.commit(open.working, by: domain)) }
+    guard commit else { return }
+    try tree.check(open.working, by: domain)
+    guard let changes = tree.commit(open.working) else { throw .conflict }
+    fire(changes)
   }
 
   mutating func setPermissions(

@@ -35,6 +35,9 @@ enum StorePath {
 
   static func name(_ path: String) -> String { String(path[path.index(after: path.lastIndex(of: "/")!)...]) }
 
+  /// How many names there are in an absolute path.
+  static func depth(_ path: String) -> Int { path.split(separator: "/").count }
+
   static func child(_ name: String, of path: String) -> String { path == "/" ? "/" + name : path + "/" + name }
 
   /// Whether `path` is `ancestor` or lies below it.

@@ -23,8 +23,9 @@ struct StoreTree {
     fileprivate var changes: [Change] = []
     /// By how many nodes each domain owns more, or fewer.
     fileprivate var owned: [DomainID: Int] = [:]
-    /// A quota refused a part of it: it can no longer be committed.
-    fileprivate(set) var isDoomed = false
+    fileprivate var hasMadeNodes = false
+    /// A node in it has become too big: it can no longer be committed.
+    fileprivate var isDoomed = false
 
     /// However often a transaction changes a node, the watches hear of it once.
     fileprivate mutating func note(_ change: Change) {
@@ -51,7 +52,7 @@ struct StoreTree {
     // The control domain has no quota that could refuse it.
     try? create(home, by: .zero, in: &transaction)
     setOwner(domain, of: home, in: &transaction)
-    commitByXen(transaction)
+    _ = commit(transaction)
   }
 
   /// Removes what a domain owned, but for its home, which becomes the control domain's.
@@ -61,18 +62,13 @@ struct StoreTree {
     let paths = nodes.filter { $0.value.owner == domain }.keys.sorted()
     for path in paths where path != home { try? remove(path, by: .zero, in: &transaction) }
     if look(home, &transaction)?.owner == domain { setOwner(.zero, of: home, in: &transaction) }
-    return commitByXen(transaction)
+    return commit(transaction) ?? []
   }
 
   private func setOwner(_ domain: DomainID, of path: String, in transaction: inout Transaction) {
     guard var node = look(path, &transaction) else { return }
     node.permissions = [XenstorePermission(domain, .none)]
     put(node, at: path, in: &transaction)
-  }
-
-  /// It cannot conflict, since nobody else has had the tree meanwhile, and has no quota.
-  @discardableResult private mutating func commitByXen(_ transaction: Transaction) -> [Change] {
-    (try? commit(transaction, by: .zero)) ?? []
   }
 
   // MARK: Operations; paths are absolute and well-formed
@@ -88,15 +84,19 @@ struct StoreTree {
   func write(
     _ path: String, _ value: [UInt8]?, by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) {
-    let existing = look(path, &transaction)
-    let governing = existing ?? nearestAncestor(of: path, &transaction)
-    guard governing.permissions.allow(.write, domain) else { throw .permissionDenied }
-    if existing != nil, value == nil { return }
-    if existing == nil { try create(path, by: domain, in: &transaction) }
+    if let node = look(path, &transaction) {
+      guard node.permissions.allow(.write, domain) else { throw .permissionDenied }
+      if value == nil { return }
+    } else {
+      let ancestor = nearestAncestor(of: path, &transaction)
+      guard ancestor.node.permissions.allow(.write, domain) else { throw .permissionDenied }
+      try checkCount(of: StorePath.depth(path) - StorePath.depth(ancestor.path), by: domain)
+      try create(path, by: domain, in: &transaction)
+    }
     if let value, var node = look(path, &transaction) {
       node.value = value
       put(node, at: path, in: &transaction)
-      try check(node, by: domain, &transaction)
+      try checkSize(of: node, by: domain, &transaction)
     }
     note(path, look(path, &transaction)!, in: &transaction)
   }
@@ -128,20 +128,13 @@ struct StoreTree {
     let former = node.permissions
     node.permissions = permissions
     put(node, at: path, in: &transaction)
-    try check(node, by: domain, &transaction)
+    try checkSize(of: node, by: domain, &transaction)
     note(path, node, formerly: former, in: &transaction)
   }
 
-  /// Makes the transaction's writes everybody's, or changes nothing.
-  ///
-  /// - Throws: `.conflict` when somebody else changed what it saw, `.quotaExceeded`.
-  mutating func commit(_ transaction: Transaction, by domain: DomainID) throws(XenstoreError.Code) -> [Change] {
-    if transaction.isDoomed { throw .quotaExceeded }
-    for (path, node) in transaction.seen where nodes[path]?.generation != node?.generation { throw .conflict }
-    // Others may have made nodes of the same owner since each of these was allowed.
-    for (owner, more) in transaction.owned where more > 0 && domain != .zero && owner != .zero {
-      if owned[owner, default: 0] + more > quotas.nodesPerDomain { throw .quotaExceeded }
-    }
+  /// The committed changes; nil, and nothing committed, when somebody else changed what the transaction saw.
+  mutating func commit(_ transaction: Transaction) -> [Change]? {
+    for (path, node) in transaction.seen where nodes[path]?.generation != node?.generation { return nil }
     // What it made and removed again has never been there for anybody else.
     let changes = transaction.changes.filter { nodes[$0.path] != nil || transaction.written[$0.path] != .some(nil) }
     if !transaction.written.isEmpty { generation += 1 }
@@ -155,14 +148,29 @@ struct StoreTree {
 
   // MARK: Quotas
 
+  /// Before a transaction that several operations belong to is committed: those were each held to what others had
+  /// committed. Like xenstored it leaves no domain with as many nodes as it may own when it made some.
+  func check(_ transaction: Transaction, by domain: DomainID) throws(XenstoreError.Code) {
+    if transaction.isDoomed { throw .system("a node in the transaction is too big (ENOMEM)") }
+    guard domain != .zero, transaction.hasMadeNodes else { return }
+    for (owner, more) in transaction.owned where more != 0 && owner != .zero {
+      if owned[owner, default: 0] + more >= quotas.nodesPerDomain { throw .quotaExceeded }
+    }
+  }
+
   func check(_ permissions: [XenstorePermission], by domain: DomainID) throws(XenstoreError.Code) {
     if permissions.isEmpty { throw .invalid }
     if domain != .zero, permissions.count > quotas.permissionsPerNode { throw .quotaExceeded }
   }
 
+  /// Before so many nodes are made at once. What the transaction removed, if it is not committed, counts still.
+  private func checkCount(of more: Int, by domain: DomainID) throws(XenstoreError.Code) {
+    if domain != .zero, owned[domain, default: 0] + more > quotas.nodesPerDomain { throw .quotaExceeded }
+  }
+
   /// After the node was written: a transaction that it was written in cannot be saved then.
-  private func check(
-    _ node: StoreNode, by domain: DomainID, _ transaction: inout Transaction
+  private func checkSize(
+    of node: StoreNode, by domain: DomainID, _ transaction: inout Transaction
   ) throws(XenstoreError.Code) {
     guard domain != .zero, node.recordByteCount >= quotas.bytesPerNode else { return }
     transaction.isDoomed = true
@@ -195,17 +203,19 @@ struct StoreTree {
     transaction.note(Change(path: path, audience: audience, isImplied: isImplied))
   }
 
-  private func nearestAncestor(of path: String, _ transaction: inout Transaction) -> StoreNode {
+  private func nearestAncestor(
+    of path: String, _ transaction: inout Transaction
+  ) -> (path: String, node: StoreNode) {
     var ancestor = path
     while true {
       ancestor = StorePath.parent(ancestor)
-      if let node = look(ancestor, &transaction) { return node }
+      if let node = look(ancestor, &transaction) { return (ancestor, node) }
     }
   }
 
   /// Who may not read the nearest existing node above is not told that a node is absent.
   private func absence(of path: String, for domain: DomainID, _ transaction: inout Transaction) -> XenstoreError.Code {
-    path == "/" || nearestAncestor(of: path, &transaction).permissions.allow(.read, domain)
+    path == "/" || nearestAncestor(of: path, &transaction).node.permissions.allow(.read, domain)
       ? .notFound : .permissionDenied
   }
 
@@ -217,20 +227,15 @@ struct StoreTree {
     let parentPath = StorePath.parent(path)
     if look(parentPath, &transaction) == nil { try create(parentPath, by: domain, in: &transaction) }
     guard var parent = look(parentPath, &transaction) else { return }
-    if domain != .zero,
-      owned[domain, default: 0] + transaction.owned[domain, default: 0] >= quotas.nodesPerDomain
-    {
-      transaction.isDoomed = true
-      throw .quotaExceeded
-    }
+    transaction.hasMadeNodes = true
     parent.children.insert(StorePath.name(path))
     put(parent, at: parentPath, in: &transaction)
-    try check(parent, by: domain, &transaction)
+    try checkSize(of: parent, by: domain, &transaction)
     var permissions = parent.permissions
     if domain != .zero { permissions[0] = XenstorePermission(domain, permissions[0].access) }
     let node = StoreNode(permissions: permissions)
     put(node, at: path, in: &transaction)
-    try check(node, by: domain, &transaction)
+    try checkSize(of: node, by: domain, &transaction)
   }
 
   private func removeTree(_ path: String, _ node: StoreNode, isImplied: Bool, in transaction: inout Transaction) {

@@ -182,24 +182,45 @@ struct StoreQuotaTests {
   }
 
   @Test func transactionCountsWhatItMakesAndRemoves() throws {
-    let store = try store { $0.nodesPerDomain = 3 }
-    try store.write("a", [], in: nil)
+    let store = try store { $0.nodesPerDomain = 4 }
+    for name in ["a", "b"] { try store.write(name, [], in: nil) }
     let swap = try store.startTransaction()
     try store.remove("a", in: swap)
-    try store.write("b", [], in: swap)
     try store.write("c", [], in: swap)
     try store.endTransaction(swap, commit: true)
-    #expect(try refusal { try store.write("d", [], in: nil) } == .quotaExceeded)
+    try store.write("d", [], in: nil)
+    #expect(try refusal { try store.write("e", [], in: nil) } == .quotaExceeded)
     let dropped = try store.startTransaction()
     try store.remove("b", in: dropped)
     try store.endTransaction(dropped, commit: false)
-    #expect(try refusal { try store.write("d", [], in: nil) } == .quotaExceeded)
-    let over = try store.startTransaction()
-    try store.remove("b", in: over)
-    try store.write("d", [], in: over)
-    #expect(try refusal { try store.write("e", [], in: over) } == .quotaExceeded)
-    #expect(try refusal { try store.endTransaction(over, commit: true) } == .quotaExceeded, "part of it was refused")
-    #expect(try store.read("b", in: nil) == [])
+    #expect(try refusal { try store.write("e", [], in: nil) } == .quotaExceeded)
+    let removal = try store.startTransaction()
+    try store.remove("b", in: removal)
+    #expect(try refusal { try store.write("e", [], in: removal) } == .quotaExceeded, "b is still there for others")
+    try store.endTransaction(removal, commit: true)
+    try store.write("e", [], in: nil)
+  }
+
+  @Test func transactionThatFillsTheQuotaIsNotCommitted() throws {
+    let store = try store { $0.nodesPerDomain = 3 }
+    let full = try store.startTransaction()
+    try store.write("a", [], in: full)
+    try store.write("b", [], in: full)
+    #expect(try refusal { try store.endTransaction(full, commit: true) } == .quotaExceeded)
+    for name in ["a", "b"] { try store.write(name, [], in: nil) }
+  }
+
+  @Test func transactionWithANodeThatIsTooBigIsNotCommitted() throws {
+    let store = try xen.one.openXenstore()
+    let transaction = try store.startTransaction()
+    try store.write("a", [], in: transaction)
+    #expect(
+      try refusal { try store.write("b", [UInt8](repeating: 0, count: 2048), in: transaction) } == .quotaExceeded)
+    guard case .system = try refusal({ try store.endTransaction(transaction, commit: true) }) else {
+      Issue.record("the transaction is committed")
+      return
+    }
+    #expect(try refusal { _ = try store.read("a", in: nil) } == .notFound)
   }
 
   @Test func commitCountsWhatOthersMadeMeanwhile() throws {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ExampleSupport
 import Foundation
 
 @main struct Demo: ParsableCommand {
@@ -47,11 +48,4 @@ import Foundation
     say(try disk.run() + "\n")
     say(try trip.run())
   }
-}
-
-/// A failure that reads like a sentence.
-struct DemoError: Error, CustomStringConvertible {
-  let description: String
-
-  init(_ description: String) { self.description = description }
 }

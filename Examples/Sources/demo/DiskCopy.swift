@@ -1,8 +1,8 @@
 import BlkBack
 import BlkFront
 import Crypto
+import ExampleSupport
 import Foundation
-import Logging
 import XenLoopback
 
 /// Copies one disk to another through two pairs of block drivers.
@@ -29,7 +29,7 @@ struct DiskCopy {
     (self.source, self.copy) = (source, copy)
     let image = try Self.store(source, isReadOnly: true)
     guard !Self.isSameFile(source, copy) else {
-      throw DemoError("the copy would write over the image itself: \(copy)")
+      throw ExampleError("the copy would write over the image itself: \(copy)")
     }
     byteCount = Int(image.geometry.sectorCount) * 512
     try Self.make(copy, byteCount: byteCount)
@@ -39,7 +39,7 @@ struct DiskCopy {
   func run() throws -> String {
     let stores = stores
     let backends = Told<BlkBackStatistics>()
-    let machine = try Machine { bus in
+    let guest = try Guest { (bus) throws(XenstoreError) in
       try bus.register(
         BlkBackDriver(whenClosed: { backends.tell($1) }) { (device) throws(DeviceError) in
           guard let store = stores[try device.own.string("params")] else { throw .resource("no such image") }
@@ -50,24 +50,24 @@ struct DiskCopy {
     let to = BlkFrontDevice()
     var devices: [Toolstack.Device] = []
     for (number, disk, path) in [(51712, from, source), (51728, to, copy)] {
-      let device = try machine.toolstack.addVbd(
-        number, to: machine.guest.domain, servedBy: machine.driverDomain.domain, params: path,
+      let device = try guest.machine.toolstack.addVbd(
+        number, to: guest.machine.guest.domain, servedBy: guest.machine.driverDomain.domain, params: path,
         isReadOnly: path == source)
       devices.append(device)
-      try machine.bus.register(disk, at: device.frontendPath)
+      try guest.bus.register(disk, at: device.frontendPath)
     }
-    try machine.connect { from.isConnected && to.isConnected }
+    try guest.connect { from.isConnected && to.isConnected }
     let start = Date()
-    let seen = try copyAll(from, to, machine, byteCount: byteCount)
+    let seen = try copyAll(from, to, guest, byteCount: byteCount)
     let seconds = Date().timeIntervalSince(start)
     let rings = [from, to].compactMap(\.statistics)
     let negotiation = from.negotiation
-    try machine.shutDown(devices)
+    try guest.shutDown(devices)
     return try summary(seen, seconds, negotiation, byteCount, rings, backends.all)
   }
 
   private static func store(_ path: String, isReadOnly: Bool) throws -> FileStore {
-    do { return try FileStore(path: .init(path), isReadOnly: isReadOnly) } catch { throw DemoError("\(error)") }
+    do { return try FileStore(path: .init(path), isReadOnly: isReadOnly) } catch { throw ExampleError("\(error)") }
   }
 
   /// Also by another name, or through a link.
@@ -85,14 +85,14 @@ struct DiskCopy {
   private static func make(_ copy: String, byteCount: Int) throws {
     guard FileManager.default.createFile(atPath: copy, contents: nil), let file = FileHandle(forWritingAtPath: copy)
     else {
-      throw DemoError("the copy \(copy) cannot be written")
+      throw ExampleError("the copy \(copy) cannot be written")
     }
     try file.truncate(atOffset: UInt64(byteCount))
     try file.close()
   }
 
   /// Reads chunks of the largest size that one request can carry, as many at once as the ring takes.
-  private func copyAll(_ from: BlkFrontDevice, _ to: BlkFrontDevice, _ machine: Machine, byteCount: Int) throws
+  private func copyAll(_ from: BlkFrontDevice, _ to: BlkFrontDevice, _ guest: Guest, byteCount: Int) throws
     -> SHA256.Digest
   {
     var progress = Progress()
@@ -139,20 +139,20 @@ struct DiskCopy {
           progress.written += 1
         }
       meter.show(min(progress.written * chunk, byteCount))
-      if done == 0 { machine.sleep(from.descriptor, to.descriptor) }
+      if done == 0 { guest.sleep(from.descriptor, to.descriptor) }
     }
-    if failure == nil { try flush(to, machine) }
-    if let failure { throw DemoError(failure) }
+    if failure == nil { try flush(to, guest) }
+    if let failure { throw ExampleError(failure) }
     meter.end()
     return progress.hash.finalize()
   }
 
-  private func flush(_ disk: BlkFrontDevice, _ machine: Machine) throws {
+  private func flush(_ disk: BlkFrontDevice, _ guest: Guest) throws {
     try disk.flush(tag: 0)
     disk.push()
     var result: BlkFrontCompletion.Result?
-    while result == nil { if disk.poll({ result = $0.result }) == 0 { machine.sleep(disk.descriptor) } }
-    guard result == .succeeded else { throw DemoError("the copy cannot be flushed") }
+    while result == nil { if disk.poll({ result = $0.result }) == 0 { guest.sleep(disk.descriptor) } }
+    guard result == .succeeded else { throw ExampleError("the copy cannot be flushed") }
   }
 
   private func summary(
@@ -161,7 +161,7 @@ struct DiskCopy {
   ) throws -> String {
     let hashes = [try hash(source), seen.hex, try hash(copy)]
     guard Set(hashes).count == 1 else {
-      throw DemoError(
+      throw ExampleError(
         "the three differ:\n  source \(hashes[0])\n  guest  \(hashes[1])\n  copy   \(hashes[2])")
     }
     let requests = backends.map { $0.readRequests + $0.writeRequests + $0.flushRequests }.reduce(0, +)
@@ -185,7 +185,7 @@ struct DiskCopy {
   }
 
   private func hash(_ path: String) throws -> String {
-    guard let file = FileHandle(forReadingAtPath: path) else { throw DemoError("\(path) cannot be read") }
+    guard let file = FileHandle(forReadingAtPath: path) else { throw ExampleError("\(path) cannot be read") }
     var hash = SHA256()
     while let bytes = try file.read(upToCount: 1 << 20), !bytes.isEmpty { hash.update(data: bytes) }
     return hash.finalize().hex
@@ -194,13 +194,4 @@ struct DiskCopy {
 
 extension SHA256.Digest {
   var hex: String { map { String(format: "%02x", $0) }.joined() }
-}
-
-extension Logger {
-  /// Errors only: the demo says itself what happens.
-  static var quiet: Logger {
-    var logger = Logger(label: "demo")
-    logger.logLevel = .error
-    return logger
-  }
 }

@@ -1,3 +1,4 @@
+import ExampleSupport
 import Foundation
 
 /// A real ext4 image with files in it, made by mkfs.ext4.
@@ -5,7 +6,7 @@ enum Ext4Image {
   static func make(in folder: URL, megabytes: Int = 64) throws -> URL {
     let places = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":") + ["/usr/sbin", "/sbin"]
     guard let tool = places.map({ "\($0)/mkfs.ext4" }).first(where: FileManager.default.isExecutableFile) else {
-      throw DemoError("mkfs.ext4 is not installed: install e2fsprogs, or give an image with --image")
+      throw ExampleError("mkfs.ext4 is not installed: install e2fsprogs, or give an image with --image")
     }
     let files = folder.appending(path: "files")
     try FileManager.default.createDirectory(at: files, withIntermediateDirectories: true)
@@ -23,7 +24,7 @@ enum Ext4Image {
     try process.run()
     process.waitUntilExit()
     guard process.terminationStatus == 0 else {
-      throw DemoError("mkfs.ext4 failed with status \(process.terminationStatus)")
+      throw ExampleError("mkfs.ext4 failed with status \(process.terminationStatus)")
     }
     return image
   }

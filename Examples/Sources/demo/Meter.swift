@@ -1,3 +1,4 @@
+import ExampleSupport
 import Foundation
 
 /// Progress on one line of a terminal, or a line every quarter elsewhere.
@@ -21,6 +22,3 @@ struct Meter {
 
   func end() { if isTerminal { say("") } }
 }
-
-/// A line on standard output, at once: progress is no use in a buffer.
-func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }

@@ -1,3 +1,4 @@
+import ExampleSupport
 import Foundation
 import NetBack
 import NetFront
@@ -28,37 +29,37 @@ struct PacketTrip {
       while packets != nil, let packet = try reader.next() { packets?.append(packet) }
       return packets
     }
-    guard let packets else { throw DemoError("the capture \(source) does not hold Ethernet frames") }
+    guard let packets else { throw ExampleError("the capture \(source) does not hold Ethernet frames") }
     self.packets = packets
   }
 
   private static func naming<Result: ~Copyable>(_ body: () throws(PcapError) -> Result) throws -> Result {
-    do throws(PcapError) { return try body() } catch { throw DemoError("\(error)") }
+    do throws(PcapError) { return try body() } catch { throw ExampleError("\(error)") }
   }
 
   func run() throws -> String {
     let writer = try Self.naming { () throws(PcapError) in try PcapWriter(path: .init(crossed)) }
     let tap = PcapTap(EchoEnd(), into: writer)
     let backends = Told<NetStatistics>()
-    let machine = try Machine { bus in
+    let guest = try Guest { (bus) throws(XenstoreError) in
       try bus.register(NetBackDriver(whenClosed: { backends.tell($1.total) }) { _ in tap })
     }
     let card = NetFrontDevice()
-    let device = try machine.toolstack.addVif(
-      to: machine.guest.domain, servedBy: machine.driverDomain.domain, mac: "00:16:3e:00:00:01")
-    try machine.bus.register(card)
-    try machine.connect { card.isConnected }
+    let device = try guest.machine.toolstack.addVif(
+      to: guest.machine.guest.domain, servedBy: guest.machine.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    try guest.bus.register(card)
+    try guest.connect { card.isConnected }
     let start = Date()
-    let counts = try send(packets, through: card, machine)
+    let counts = try send(packets, through: card, guest)
     let seconds = Date().timeIntervalSince(start)
     let negotiation = card.negotiation
-    try machine.shutDown([device])
+    try guest.shutDown([device])
     tap.flush()
-    if let failure = tap.failure { throw DemoError("\(failure)") }
+    if let failure = tap.failure { throw ExampleError("\(failure)") }
     return summary(counts, seconds, negotiation, card.statistics, backends.all)
   }
 
-  private func send(_ packets: [PcapPacket], through card: NetFrontDevice, _ machine: Machine) throws -> Counts {
+  private func send(_ packets: [PcapPacket], through card: NetFrontDevice, _ guest: Guest) throws -> Counts {
     var counts = Counts()
     var meter = Meter("crossed", total: packets.count)
     /// Sent and not come back, in order.
@@ -78,7 +79,7 @@ struct PacketTrip {
             counts.tooLong += 1
             counts.longest = max(counts.longest, frame.count)
           case .tooShort: counts.tooShort += 1
-          default: throw DemoError("packet \(next + 1): \(error)")
+          default: throw ExampleError("packet \(next + 1): \(error)")
           }
         }
         next += 1
@@ -97,9 +98,9 @@ struct PacketTrip {
       }
       expected.removeFirst(min(returned, expected.count))
       meter.show(counts.returned + counts.tooLong + counts.tooShort)
-      if returned == 0, !expected.isEmpty { machine.sleep(card.descriptor) }
+      if returned == 0, !expected.isEmpty { guest.sleep(card.descriptor) }
     }
-    if let failure { throw DemoError(failure) }
+    if let failure { throw ExampleError(failure) }
     meter.end()
     return counts
   }
@@ -148,7 +149,7 @@ enum MadeUpCapture {
         try writer.write(packet.span, nanoseconds: 1_700_000_000_000_000_000 + UInt64(number) * 1_000_000)
       }
       try writer.flush()
-    } catch { throw DemoError("\(error)") }
+    } catch { throw ExampleError("\(error)") }
     return file
   }
 

@@ -1,33 +1,25 @@
+import ExampleSupport
 import Glibc
-import Logging
 import NetBack
 import NetFront
 import XenLoopback
 
 /// A card with both its ends on an in-process Xen, each end at a TAP device.
 final class Link {
-  private let toolstack: Toolstack
+  private let machine: Machine
   private let device: Toolstack.Device
   private let shown = Patch.Shown()
   private let end: TapEnd
   private let guest: BusThread
-  private let driverDomain: BusThread
 
   init(front: TapInterface, back: TapInterface, mtu: Int) throws {
-    let log = Logger(label: "net-tap") { _ in SwiftLogNoOpLogHandler() }
-    let loopback = Loopback()
-    toolstack = try Toolstack(on: loopback.addDomain())
-    let (backend, frontend) = (loopback.addDomain(), loopback.addDomain())
-    device = try toolstack.addVif(
-      to: frontend.domain, servedBy: backend.domain, mac: "00:16:3e:00:00:01", mtu: mtu)
     let end = TapEnd(back)
     self.end = end
-    driverDomain = try BusThread(on: backend, log: log, name: "backend") { (bus) throws(XenstoreError) in
-      try bus.register(NetBackDriver { _ in end })
-      return nil
-    }
+    machine = try Machine { (bus) throws(XenstoreError) in try bus.register(NetBackDriver { _ in end }) }
+    device = try machine.toolstack.addVif(
+      to: machine.guest.domain, servedBy: machine.driverDomain.domain, mac: "00:16:3e:00:00:01", mtu: mtu)
     let (path, shown) = (device.frontendPath, shown)
-    guest = try BusThread(on: frontend, log: log, name: "frontend") { (bus) throws(XenstoreError) in
+    guest = try BusThread(on: machine.guest, log: .quiet, name: "frontend") { (bus) throws(XenstoreError) in
       let patch = Patch(front, shown)
       try bus.register(patch.card, at: path)
       return patch
@@ -62,15 +54,14 @@ final class Link {
       """
   }
 
-  /// Unplugs the card and ends both domains.
+  /// Unplugs the card and ends the machine.
   ///
   /// - Returns: false when the card's backend did not let go of it in time.
   func close() throws -> Bool {
-    let isClosed = try toolstack.destroy(device)
-    for domain in [guest, driverDomain] {
-      domain.end(within: 1)
-      domain.join()
-    }
+    let isClosed = try machine.toolstack.destroy(device)
+    guest.end(within: 1)
+    guest.join()
+    machine.end()
     return isClosed
   }
 }

@@ -1,6 +1,6 @@
 import ArgumentParser
+import ExampleSupport
 import Glibc
-import Logging
 import NetBack
 import NetFront
 import Synchronization
@@ -54,10 +54,10 @@ import XenLoopback
     let taps = (front: try TapInterface(name: front), back: try TapInterface(name: back))
     for number in [SIGINT, SIGTERM] { signal(number) { _ in stopRequested.store(true, ordering: .relaxed) } }
     let link = try Link(front: taps.front, back: taps.back, mtu: mtu)
-    guard link.connect() else { throw NetTapError("the card does not connect: \(link.report)") }
+    guard link.connect() else { throw ExampleError("the card does not connect: \(link.report)") }
     for tap in [taps.front, taps.back] { try tap.setMTU(link.mtu) }
-    say("\(front) and \(back) are joined; MTU \(link.mtu)")
-    if link.mtu < mtu { say("an MTU of \(mtu) was not agreed on:\n\(link.negotiation)") }
+    say("net-tap: \(front) and \(back) are joined; MTU \(link.mtu)")
+    if link.mtu < mtu { say("net-tap: an MTU of \(mtu) was not agreed on:\n\(link.negotiation)") }
     let start = Uptime.now
     var printed = 0
     var hasSaidTooLong = false
@@ -66,34 +66,22 @@ import XenLoopback
       let seconds = Int((Uptime.now.nanoseconds - start.nanoseconds) / 1_000_000_000)
       if let every, seconds / every > printed {
         printed = seconds / every
-        say("\(link.counted)")
+        say("net-tap: \(link.counted)")
       }
       if link.tooLongCount > 0, !hasSaidTooLong {
         hasSaidTooLong = true
         say(
-          "\(front) sends frames longer than the card's MTU of \(link.mtu) allows; they are dropped: lower its MTU again"
+          "net-tap: \(front) sends frames longer than the card's MTU of \(link.mtu) allows; they are dropped: lower its MTU again"
         )
       }
     }
     let isClosed = try link.close()
-    say("\(link.counted)")
+    say("net-tap: \(link.counted)")
     for tap in [taps.front, taps.back] where tap.isGone {
-      throw NetTapError("the TAP device \(tap.name) was removed")
+      throw ExampleError("the TAP device \(tap.name) was removed")
     }
-    guard isClosed else { throw NetTapError("the card did not close in time") }
+    guard isClosed else { throw ExampleError("the card did not close in time") }
   }
-}
-
-/// What happened, on a line of its own, at once.
-func say(_ text: String) {
-  print("net-tap: \(text)")
-  fflush(nil)
-}
-
-struct NetTapError: Error, CustomStringConvertible {
-  let description: String
-
-  init(_ description: String) { self.description = description }
 }
 
 private let stopRequested = Atomic(false)

@@ -54,7 +54,7 @@ struct NetTapNamespaceTests {
     """
 
   private func run(_ script: String, _ arguments: String...) throws -> (output: String, exitCode: Int32) {
-    try NetworkNamespaces.run(
+    NetworkNamespaces.run(
       Self.joined + script, tool.url.path, arguments.first ?? "--mtu=1500")
   }
 
@@ -125,7 +125,7 @@ struct NetTapNamespaceTests {
   }
 
   @Test func interfaceThatIsNoTapIsRefused() throws {
-    let run = NetworkNamespaces.run("\"$1\" --front lo --back back0", try tool.url.path)
+    let run = NetworkNamespaces.run("\"$1\" --front lo --back back0", tool.url.path)
     #expect(
       run.output == "Error: the interface lo is not a TAP device: remove it, or choose another name\n"
         && run.exitCode == 1, "\(run.output)")

@@ -1,16 +1,29 @@
 import Foundation
 import Testing
 
-/// One of the examples, run as a process of its own.
+/// One of the examples, or a program that is installed, run as a process of its own.
 struct Tool {
   let name: String
+  let url: URL
 
-  /// The build puts all of a package's programs, this one included, into one folder.
-  var url: URL {
-    get throws {
-      URL(filePath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
-        .deletingLastPathComponent().appending(path: name)
-    }
+  /// An example: the build puts all of a package's programs, this one included, into one folder.
+  init(name: String) {
+    self.name = name
+    url = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+      .appending(path: name)
+  }
+
+  /// What is found on the PATH; where nothing is, running it says so.
+  init(installed name: String) {
+    self.name = name
+    url = Self.place(of: name) ?? URL(filePath: name)
+  }
+
+  static func isInstalled(_ name: String) -> Bool { place(of: name) != nil }
+
+  private static func place(of name: String) -> URL? {
+    (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":").map { URL(filePath: "\($0)/\(name)") }
+      .first { FileManager.default.isExecutableFile(atPath: $0.path) }
   }
 
   /// What a run printed, and how it ended.
@@ -23,9 +36,9 @@ struct Tool {
   /// Runs it to its end; one that does not come within a minute is terminated, and its test fails by the exit code.
   func run(_ arguments: String...) throws -> Run { try run(arguments) }
 
-  private func run(_ arguments: [String]) throws -> Run {
+  func run(_ arguments: [String]) throws -> Run {
     let process = Process()
-    process.executableURL = try url
+    process.executableURL = url
     process.arguments = arguments
     let (output, error) = (Pipe(), Pipe())
     (process.standardOutput, process.standardError) = (output, error)

@@ -1,0 +1,104 @@
+import ArgumentParser
+import BlkBack
+import BlkFront
+import ExampleSupport
+import Foundation
+import NBDProtocol
+
+@main struct BlkNbd: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "blk-nbd",
+    abstract: "Exports an image over NBD, through both ends of the Xen block drivers.",
+    discussion: """
+      A driver domain serves the image as a disk of a guest, on a Xen inside this process, and the guest exports that disk \
+      as a network block device on a unix socket, under the empty name. Every byte that a client reads or writes crosses \
+      shared rings, grants and event channels:
+
+        blk-nbd --image disk.img --socket disk.sock
+        nbdinfo 'nbd+unix:///?socket=disk.sock'
+        nbdcopy disk.img 'nbd+unix:///?socket=disk.sock'
+        nbdcopy 'nbd+unix:///?socket=disk.sock' copy.img
+        qemu-io -f raw -c 'write -P 7 3k 10k' 'nbd+unix:///?socket=disk.sock'
+
+      The handshake is fixed newstyle; commands are READ, WRITE, FLUSH and DISC, with FUA. Up to \
+      \(NBDServer.maximumClients) clients at once share the disk, and a flush by one covers what any of them has written. \
+      Requests carry up to 32 MiB. A client that asks for the block sizes is held to them, and its unaligned requests are \
+      refused; one that does not may address every byte.
+
+      Ends at SIGINT or SIGTERM, when the requests under way have been answered, and says then what it has done. The image \
+      is locked meanwhile. A socket that a killed server has left behind is taken over; one at which a server listens is not.
+      """)
+
+  @Option(help: ArgumentHelp("The raw image to export: a file or a block device of whole sectors.", valueName: "file"))
+  var image: String
+
+  @Option(help: ArgumentHelp("Where to make the unix socket; removed in the end.", valueName: "path"))
+  var socket: String
+
+  @Flag(help: "Refuse all writes, and let others read the image meanwhile.")
+  var readOnly = false
+
+  func run() async throws {
+    let signals = Signals(SIGINT, SIGTERM)
+    let store = try open()
+    let backend = Told<BlkBackStatistics>()
+    let machine = try Machine { (bus) throws(XenstoreError) in
+      try bus.register(BlkBackDriver(whenClosed: { backend.tell($1) }) { _ in store })
+    }
+    let device = try machine.toolstack.addVbd(
+      to: machine.guest.domain, servedBy: machine.driverDomain.domain, params: image, isReadOnly: readOnly)
+    let disk = try await BlkFrontDisk.connect(to: device.frontendPath, on: machine.guest, log: .quiet)
+    let service = NBDService(disk)
+    do {
+      let server = try await NBDServer(service, at: UnixSocketPath(socket))
+      say("blk-nbd: serving \(image), \(Self.size(service.export.byteCount)), at \(server.uri)")
+      await signals.next()
+      try await server.stop()
+    } catch {
+      await disk.close()
+      throw error
+    }
+    await disk.close()
+    try machine.toolstack.destroy(device)
+    machine.end()
+    say("blk-nbd: \(service.statistics.sentence); \(Self.sentence(of: backend.all))")
+  }
+
+  private func open() throws -> FileStore {
+    do { return try FileStore(path: .init(image), isReadOnly: readOnly) } catch { throw ExampleError("\(error)") }
+  }
+
+  private static func size(_ byteCount: UInt64) -> String {
+    for (shift, unit) in [(UInt64(30), "GiB"), (20, "MiB"), (10, "KiB")] where byteCount % (1 << shift) == 0 {
+      return "\(byteCount >> shift) \(unit)"
+    }
+    return "\(byteCount) bytes"
+  }
+
+  private static func sentence(of all: [BlkBackStatistics]) -> String {
+    let reads = all.map(\.readRequests).reduce(0, +)
+    let writes = all.map(\.writeRequests).reduce(0, +)
+    let flushes = all.map(\.flushRequests).reduce(0, +)
+    return "the disk carried out \(reads) reads, \(writes) writes, \(flushes) flushes"
+  }
+}
+
+/// Signals as a sequence, in place of what they do by themselves.
+final class Signals {
+  private let stream: AsyncStream<CInt>
+  private let sources: [any DispatchSourceSignal]
+
+  init(_ numbers: CInt...) {
+    let (stream, continuation) = AsyncStream.makeStream(of: CInt.self)
+    self.stream = stream
+    sources = numbers.map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number)
+      source.setEventHandler { continuation.yield(number) }
+      source.resume()
+      return source
+    }
+  }
+
+  func next() async { for await _ in stream { return } }
+}
