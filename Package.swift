@@ -69,7 +69,8 @@ let package = Package(
       name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "CRingOracle", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),
     .testTarget(
-      name: "NetTests", dependencies: ["NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
+      name: "NetTests",
+      dependencies: ["CRingOracle", "NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),
     .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
   ]

@@ -2,40 +2,69 @@ import NetIf
 
 /// A bounded line of frames, first in, first out, in memory that is allocated once.
 ///
-/// What does not fit is dropped and counted.
+/// It is bounded in frames and in bytes: each frame takes what it is long, in one piece. What does not fit is dropped and
+/// counted.
 public struct FrameQueue: ~Copyable, Sendable {
-  /// The longest frame that fits, in bytes.
-  public static let maxFrameByteCount = xenPageSize
+  private struct Place {
+    var offset = 0
+    var byteCount = 0
+    var arrival = Uptime(nanoseconds: 0)
+  }
 
   /// How many frames fit.
   public let capacity: Int
+  /// The longest frame that is taken, in bytes.
+  public let maxFrameByteCount: Int
   /// How many frames are there.
   public private(set) var count = 0
-  /// How many frames have been put in vain: for want of room, or too long or too short to be frames.
+  /// How many frames have been put in vain: for want of room, or too long or too short to be frames; and how many have
+  /// waited too long.
   public private(set) var dropCount: UInt64 = 0
+  /// When the frames put from now on have arrived; for lines whose frames may wait too long.
+  var now = Uptime(nanoseconds: 0)
   private let pages: PrivatePages
-  private var byteCounts: [Int]
+  /// The pages'.
+  private let bytes: SharedBytes
+  private var places: [Place]
   private var first = 0
+  /// Where the last frame ends: behind the first one's start, or before it when the line has gone round.
+  private var end = 0
 
-  /// - Parameter capacity: positive; each frame takes a page of memory.
-  public init(capacity: Int) {
+  /// - Parameters:
+  ///   - capacity: positive.
+  ///   - byteCapacity: how many bytes of memory the frames share, at least; two pages for three frames unless given, and
+  ///     room for two of the longest.
+  ///   - maxFrameByteCount: at least an Ethernet header.
+  public init(capacity: Int, byteCapacity: Int? = nil, maxFrameByteCount: Int = NetIf.maxFrameByteCount) {
     precondition(capacity > 0, "room for one frame at least")
+    precondition(maxFrameByteCount >= NetIf.headerByteCount, "room for an Ethernet header at least")
     self.capacity = capacity
-    pages = PrivatePages(pageCount: capacity)
-    byteCounts = Array(repeating: 0, count: capacity)
+    self.maxFrameByteCount = maxFrameByteCount
+    let byteCount = max(byteCapacity ?? capacity * 2 * xenPageSize / 3, 2 * Self.rounded(maxFrameByteCount + 1))
+    pages = PrivatePages(pageCount: (byteCount + xenPageSize - 1) / xenPageSize)
+    bytes = pages.bytes
+    places = Array(repeating: Place(), count: capacity)
   }
 
   public var isEmpty: Bool { count == 0 }
-  public var hasRoom: Bool { count < capacity }
+
+  /// Whether there is room for a frame of any length, also by ``put(fill:)``.
+  public var hasRoom: Bool { offset(for: maxFrameByteCount + 1) != nil }
+
+  /// Whether a frame so long would not be dropped for want of room. One that is longer than any is dropped anyway.
+  public func hasRoom(for byteCount: Int) -> Bool { offset(for: min(byteCount, maxFrameByteCount)) != nil }
 
   /// The frame that `index` others come before. Valid until it is removed.
   ///
   /// - Precondition: `index` is below ``count``.
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
-    let place = (first + index) % capacity
-    return NetworkFrame(pages.bytes.slice(from: place * xenPageSize, count: byteCounts[place]))
+    let place = places[(first + index) % capacity]
+    return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount))
   }
+
+  /// How long the frame is that `index` others come before.
+  func byteCount(at index: Int) -> Int { places[(first + index) % capacity].byteCount }
 
   /// Copies a frame to the end of the line.
   ///
@@ -57,38 +86,64 @@ public struct FrameQueue: ~Copyable, Sendable {
     return true
   }
 
-  /// Has `fill` write a frame at the end of the line, with as much room as the longest frame takes, and give its length.
+  /// Has `fill` write a frame at the end of the line, with room for one byte more than the longest frame has, and give its
+  /// length. So what cuts frames off that do not fit, as a read from an interface does, is found out, and the frame dropped.
   ///
   /// - Returns: false when there is no room, or `fill` gave zero: it has no frame.
   public mutating func put(fill: (SharedBytes) -> Int) -> Bool {
-    guard hasRoom else { return false }
-    let place = (first + count) % capacity
-    let byteCount = fill(pages.bytes.slice(from: place * xenPageSize, count: Self.maxFrameByteCount))
+    guard let offset = offset(for: maxFrameByteCount + 1) else { return false }
+    let byteCount = fill(bytes.slice(from: offset, count: maxFrameByteCount + 1))
     guard byteCount > 0 else { return false }
-    guard byteCount >= NetIf.headerByteCount else {
-      dropCount &+= 1
-      return true
-    }
-    byteCounts[place] = byteCount
-    count += 1
+    _ = place(for: byteCount, at: offset)
     return true
   }
 
   private mutating func place(for byteCount: Int) -> SharedBytes? {
-    guard hasRoom, byteCount >= NetIf.headerByteCount, byteCount <= Self.maxFrameByteCount else {
+    place(for: byteCount, at: offset(for: min(byteCount, maxFrameByteCount)))
+  }
+
+  /// - Parameter offset: nil when there is no room.
+  private mutating func place(for byteCount: Int, at offset: Int?) -> SharedBytes? {
+    guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, let offset else {
       dropCount &+= 1
       return nil
     }
-    let place = (first + count) % capacity
-    byteCounts[place] = byteCount
+    places[(first + count) % capacity] = Place(offset: offset, byteCount: byteCount, arrival: now)
     count += 1
-    return pages.bytes.slice(from: place * xenPageSize, count: byteCount)
+    end = offset + Self.rounded(byteCount)
+    return bytes.slice(from: offset, count: byteCount)
   }
+
+  /// Where a frame of this length may lie, in one piece; nil when nowhere.
+  private func offset(for byteCount: Int) -> Int? {
+    guard count < capacity else { return nil }
+    guard count > 0 else { return 0 }
+    let start = places[first].offset
+    let needed = Self.rounded(byteCount)
+    // Round already: between the last frame and the first.
+    if end <= start { return end + needed <= start ? end : nil }
+    if end + needed <= bytes.count { return end }
+    return needed <= start ? 0 : nil
+  }
+
+  /// Frames begin at multiples of a cache line.
+  private static func rounded(_ byteCount: Int) -> Int { (byteCount + 63) & ~63 }
 
   /// Forgets the first `count` frames.
   public mutating func removeFirst(_ count: Int = 1) {
     precondition(count >= 0 && count <= self.count, "more frames than there are")
     first = (first + count) % capacity
     self.count -= count
+  }
+
+  /// When the first frame was put; nil when there is none.
+  var firstArrival: Uptime? { isEmpty ? nil : places[first].arrival }
+
+  /// Drops and counts the frames that were put at `instant` or before.
+  mutating func drop(arrivedBy instant: Uptime) {
+    while let arrival = firstArrival, arrival <= instant {
+      removeFirst()
+      dropCount &+= 1
+    }
   }
 }

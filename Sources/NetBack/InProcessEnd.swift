@@ -11,12 +11,13 @@ public final class InProcessEnd: NetworkEnd, @unchecked Sendable {
   private let fromGuest: Mutex<FrameQueue>
   private let wakesGuest: Wakeup
   private let wakesUser: Wakeup
+  private let isLinkUp = Atomic(true)
   /// The card's queue's: taken out of `toGuest`, to be put when the guest has room.
   private var giving: FrameQueue
   /// The user's: taken out of `fromGuest`.
   private var received: FrameQueue
 
-  /// - Parameter capacity: how many frames may wait each way; positive.
+  /// - Parameter capacity: how many frames may wait each way; positive. Long ones may be fewer.
   /// - Throws: when the process has no file descriptors left.
   public init(capacity: Int = 256) throws(ResourceError) {
     wakesGuest = try Wakeup()
@@ -57,6 +58,15 @@ public final class InProcessEnd: NetworkEnd, @unchecked Sendable {
     return count
   }
 
+  /// Whether the link is up; it is at first. The guest is told, and frames pass either way.
+  public var hasCarrier: Bool {
+    get { isLinkUp.load(ordering: .acquiring) }
+    set {
+      isLinkUp.store(newValue, ordering: .releasing)
+      wakesGuest.signal()
+    }
+  }
+
   /// Readable when ``receive(_:)`` would hand something over.
   public var descriptor: CInt { wakesUser.descriptor }
 
@@ -79,9 +89,9 @@ public final class InProcessEnd: NetworkEnd, @unchecked Sendable {
   public func give(to guest: inout FrameQueue) {
     // Also when there is no room, or the descriptor would stay readable; room is another reason to be called.
     wakesGuest.clear()
-    while guest.hasRoom {
+    while true {
       if giving.isEmpty { toGuest.withLock { swap(&$0, &giving) } }
-      guard !giving.isEmpty else { return }
+      guard !giving.isEmpty, guest.hasRoom(for: giving[0].bytes.count) else { return }
       guest.put(giving[0])
       giving.removeFirst()
     }

@@ -1,5 +1,4 @@
 import NetIf
-import XenRing
 
 /// The data plane of one queue of a network backend, as whoever polls it holds it.
 ///
@@ -7,20 +6,21 @@ import XenRing
 /// host has stopped it.
 final class NetBackQueue: DataQueue, @unchecked Sendable {
   private var work: NetBackWork
-  private(set) var violation: NetRingViolation?
+  /// Why it has stopped by itself.
+  private(set) var fault: DeviceError?
   let descriptors: [CInt]
 
   init(_ work: consuming NetBackWork) {
-    descriptors = [work.channel.descriptor] + (work.end.wakeDescriptor.map { [$0] } ?? [])
+    descriptors = [work.channels.descriptor] + (work.end.wakeDescriptor.map { [$0] } ?? [])
     self.work = work
   }
 
   /// The end's frames are no news while there is no room for them.
-  func waits(for descriptor: CInt) -> Bool { descriptor == work.channel.descriptor || work.hasRoom }
+  func waits(for descriptor: CInt) -> Bool { descriptor == work.channels.descriptor || work.hasRoom }
 
   func poll(now: Uptime, budget: Int) -> PollOutcome {
-    do throws(NetRingViolation) { return try work.poll(now: now, budget: budget) } catch {
-      violation = error
+    do throws(DeviceError) { return try work.poll(now: now, budget: budget) } catch {
+      fault = error
       return .stopped
     }
   }

@@ -12,6 +12,17 @@ public enum NetIf {
   /// The smallest MTU that IPv4 allows (RFC 791), and the largest whose frame a 16-bit length still holds.
   public static let mtuRange = 68...(0xFFFF - headerByteCount - vlanTagByteCount)
 
+  /// The longest frame: a packet's size is 16 bits wide (`XEN_NETIF_MAX_TX_SIZE`).
+  public static let maxFrameByteCount = 0xFFFF
+  /// How many slots with data a packet may have that both ends can count on (`XEN_NETIF_NR_SLOTS_MIN`).
+  public static let maxFragmentCount = 18
+  /// How many slots with data a packet may have before its sender counts as broken. Linux's network backend tolerates as
+  /// many by default.
+  public static let fatalFragmentCount = 20
+
+  /// How many pages, and so slots, so many bytes take from the start of the first one on.
+  @inlinable public static func pageCount(of byteCount: Int) -> Int { (byteCount + xenPageSize - 1) / xenPageSize }
+
   /// `NETTXF_*`.
   public enum TxFlag {
     public static let checksumBlank: UInt16 = 1
@@ -28,6 +39,21 @@ public enum NetIf {
     public static let extraInfo: UInt16 = 8
     public static let gsoPrefix: UInt16 = 16
   }
+
+  /// `XEN_NETIF_EXTRA_TYPE_*`.
+  public enum ExtraType {
+    public static let segmentation: UInt8 = 1
+    public static let addMulticast: UInt8 = 2
+    public static let removeMulticast: UInt8 = 3
+    public static let hash: UInt8 = 4
+    /// Only in Linux's copy of the header.
+    public static let headroom: UInt8 = 5
+    /// How many there are; a packet has each once at most.
+    public static let count = 5
+  }
+
+  /// `XEN_NETIF_EXTRA_FLAG_MORE`: another extra info follows.
+  public static let extraFlagMore: UInt8 = 1
 
   /// `NETIF_RSP_*`.
   public enum Status {
@@ -55,10 +81,6 @@ public struct NetIfTxRequest: BitwiseCopyable, Sendable {
     self.id = id
     self.size = size
   }
-
-  /// Whether the slot, read as an extra info (`netif_extra_info`, whose second byte holds its flags), says that another
-  /// extra info follows.
-  public var isExtraInfoWithMore: Bool { gref & 0x0100 != 0 }
 }
 
 /// A transmit response slot (`netif_tx_response`): 4 bytes. Raw: nothing in it is checked.

@@ -19,35 +19,37 @@ public enum NetTxResult: Hashable, Sendable {
 }
 
 /// What a backend did with a page of ours: a receive response that has passed the gate.
-public enum NetRxResult: Hashable, Sendable {
-  /// A frame lies in the page, from `offset` on: within the page, at least an Ethernet header.
-  case frame(offset: Int, byteCount: Int)
-  /// There is no frame in the page, or one that cannot be used.
-  case failed
+public struct NetRxFragment: Hashable, Sendable {
+  /// Where in the page a part of a frame lies, and how many bytes: within the page. Zero of a fragment that failed.
+  public let offset: Int
+  public let byteCount: Int
+  /// Whether the frame goes on in the next response.
+  public let hasMore: Bool
+  /// Whether the fragment, and with it its frame, is lost: the backend says so, or left a checksum for hardware that we
+  /// said we are not.
+  public let isFailed: Bool
 
   /// Checks a copied response (io/netif.h, `netif_rx_response`).
   ///
-  /// - Parameter slot: where in the ring it stood, which is its request's id too: responses stay in the slot of their
-  ///   request.
-  public init(parsing raw: NetIfRxResponse, in slot: UInt16) throws(NetResponseViolation) {
-    guard raw.flags & (NetIf.RxFlag.moreData | NetIf.RxFlag.extraInfo | NetIf.RxFlag.gsoPrefix) == 0 else {
-      throw .rxNotNegotiated(slot: slot, flags: raw.flags)
-    }
+  /// - Parameters:
+  ///   - slot: where in the ring it stood, which is its request's id too: responses stay in the slot of their request.
+  ///   - scatterGather: whether frames of several slots have been agreed on.
+  public init(parsing raw: NetIfRxResponse, in slot: UInt16, scatterGather: Bool) throws(NetResponseViolation) {
+    let refused = NetIf.RxFlag.extraInfo | NetIf.RxFlag.gsoPrefix | (scatterGather ? 0 : NetIf.RxFlag.moreData)
+    guard raw.flags & refused == 0 else { throw .rxNotNegotiated(slot: slot, flags: raw.flags) }
     guard raw.id == slot else { throw .rxOutOfSlot(slot: slot, id: raw.id) }
+    hasMore = raw.flags & NetIf.RxFlag.moreData != 0
     guard raw.status >= 0 else {
-      self = .failed
+      (offset, byteCount, isFailed) = (0, 0, true)
       return
     }
     // Both are 16 bits wide, and the sum is not.
     guard Int(raw.offset) + Int(raw.status) <= xenPageSize else {
       throw .rxOutsidePage(slot: slot, offset: raw.offset, byteCount: raw.status)
     }
-    // Its checksum was left for hardware that we said we are not.
-    guard raw.status >= NetIf.headerByteCount, raw.flags & NetIf.RxFlag.checksumBlank == 0 else {
-      self = .failed
-      return
-    }
-    self = .frame(offset: Int(raw.offset), byteCount: Int(raw.status))
+    offset = Int(raw.offset)
+    byteCount = Int(raw.status)
+    isFailed = raw.flags & NetIf.RxFlag.checksumBlank != 0
   }
 }
 

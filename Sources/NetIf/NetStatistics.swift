@@ -1,7 +1,7 @@
 import XenRing
 
 /// What has crossed a queue one way.
-public struct NetCounts: Hashable, Sendable {
+public struct NetCounts: Hashable, Sendable, CustomStringConvertible {
   public var packets: UInt64 = 0
   /// Of those packets.
   public var bytes: UInt64 = 0
@@ -17,6 +17,9 @@ public struct NetCounts: Hashable, Sendable {
     bytes &+= UInt64(byteCount)
   }
 
+  /// One line.
+  public var description: String { "\(packets) packets, \(bytes) bytes, \(errors) errors, \(drops) drops" }
+
   public static func += (left: inout NetCounts, right: NetCounts) {
     left.packets &+= right.packets
     left.bytes &+= right.bytes
@@ -25,21 +28,37 @@ public struct NetCounts: Hashable, Sendable {
   }
 }
 
-/// What one end of a card has done. TX and RX are the frontend's, at either end.
-public struct NetStatistics: Hashable, Sendable {
+/// What one queue of a card has done at one end; queues add up. TX and RX are the frontend's, at either end.
+public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
   public var tx = NetCounts()
   public var rx = NetCounts()
+  /// Frames that came to the frontend to be cut into segments without a blank checksum, and were given one (Linux's
+  /// counter of that name). Zero as long as no segments are offered.
+  public var rxGSOChecksumFixups: UInt64 = 0
   public var txRing = RingStatistics()
   public var rxRing = RingStatistics()
 
   public init() {}
 
+  /// One line.
+  public var description: String {
+    "tx: \(tx); rx: \(rx); rx_gso_checksum_fixup \(rxGSOChecksumFixups); notified \(txRing.notificationsSent) and "
+      + "\(rxRing.notificationsSent) times, suppressed \(txRing.notificationsSuppressed) and "
+      + "\(rxRing.notificationsSuppressed)"
+  }
+
   public static func += (left: inout NetStatistics, right: NetStatistics) {
     left.tx += right.tx
     left.rx += right.rx
+    left.rxGSOChecksumFixups &+= right.rxGSOChecksumFixups
     left.txRing += right.txRing
     left.rxRing += right.rxRing
   }
+}
+
+extension Sequence<NetStatistics> {
+  /// What all these queues have done together.
+  public var total: NetStatistics { reduce(into: NetStatistics()) { $0 += $1 } }
 }
 
 /// Which of a queue's two rings the other end broke, and how.

@@ -26,3 +26,57 @@ public struct EventChannel: Sendable {
     handle.unmask(port)
   }
 }
+
+/// The event channels of a queue of two rings: one for each, or one that serves both; on one handle, as a queue needs.
+///
+/// Each is masked from its event to the end of the work, and by itself: an event of one ring does not hold back the other
+/// ring's.
+public struct EventChannelPair: Sendable {
+  private let handle: any EventChannels
+  /// Of the ring for what the frontend sends.
+  public let tx: EventChannelPort
+  /// Of the ring for what it receives; the same as ``tx`` when one channel serves both.
+  public let rx: EventChannelPort
+  private var isTxMasked = false
+  private var isRxMasked = false
+
+  /// - Parameters:
+  ///   - rx: nil when `tx` serves both.
+  ///   - handle: has both of them, and nobody else's.
+  public init(tx: EventChannelPort, rx: EventChannelPort?, on handle: any EventChannels) {
+    self.tx = tx
+    self.rx = rx ?? tx
+    self.handle = handle
+  }
+
+  /// Whether each ring has a channel of its own.
+  public var isSplit: Bool { tx != rx }
+
+  /// Readable when an event of either has come.
+  public var descriptor: CInt { handle.descriptor }
+
+  /// Wakes the other end for these rings, once when one channel serves both.
+  public func notify(tx notifiesTx: Bool, rx notifiesRx: Bool) {
+    if notifiesTx || (notifiesRx && !isSplit) { handle.notify(tx) }
+    if notifiesRx, isSplit { handle.notify(rx) }
+  }
+
+  /// Takes the events that have come. No other comes from a channel whose event was taken before ``rearm()``.
+  public mutating func take() {
+    while let port = handle.nextPending() {
+      if port == tx { isTxMasked = true } else if port == rx { isRxMasked = true }
+    }
+  }
+
+  /// The work that the events asked for is done: lets the next ones in.
+  public mutating func rearm() {
+    if isTxMasked {
+      isTxMasked = false
+      handle.unmask(tx)
+    }
+    if isRxMasked {
+      isRxMasked = false
+      handle.unmask(rx)
+    }
+  }
+}

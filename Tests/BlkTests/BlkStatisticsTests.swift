@@ -1,6 +1,5 @@
 import BlkBack
 import BlkFront
-import Synchronization
 import TestSupport
 import Testing
 import XenLoopback
@@ -89,10 +88,10 @@ struct BlkStatisticsTests {
     let latency = try latency(of: store, on: host) { disk in
       for tag in 0..<UInt64(3) { try disk.read(sector: 0, byteCount: 512, tag: tag) }
       disk.push()
-      host.poll(at: 5_000_000)
-      host.poll(at: 5_900_000)
+      host.poll(at: Uptime(nanoseconds: 5_000_000), budget: 2)
+      host.poll(at: Uptime(nanoseconds: 5_900_000), budget: 2)
       store.letGo()
-      host.poll(at: 6_000_000)
+      host.poll(at: Uptime(nanoseconds: 6_000_000), budget: 2)
     }
     #expect(latency.total == 3)
     #expect(latency.count(in: 10) == 2, "1000 microseconds are from 512 to 1023")
@@ -104,7 +103,7 @@ struct BlkStatisticsTests {
     let latency = try latency(of: SlowStore { host.now = Uptime(nanoseconds: 5_000_000 + 300_000) }, on: host) { disk in
       try disk.read(sector: 0, byteCount: 512, tag: 1)
       disk.push()
-      host.poll(at: 5_000_000)
+      host.poll(at: Uptime(nanoseconds: 5_000_000), budget: 2)
     }
     #expect(latency.total == 1)
     #expect(latency.count(in: 9) == 1, "300 microseconds are from 256 to 511")
@@ -123,27 +122,6 @@ struct BlkStatisticsTests {
     for _ in 0..<3 { histogram.add(nanoseconds: 600_000) }
     histogram.add(nanoseconds: 3_000_000)
     #expect(histogram.description == "<    1.0 ms  3\n<    2.0 ms  0\n<    4.0 ms  1")
-  }
-}
-
-/// Lets a test poll the only queue there is, at instants of its own.
-private final class OneQueue: QueueHost {
-  private let state = Mutex((queue: (any DataQueue)?.none, now: Uptime(nanoseconds: 0)))
-
-  func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
-    state.withLock { $0.queue = queue }
-  }
-
-  func stop(_ queue: any DataQueue) {}
-
-  var now: Uptime {
-    get { state.withLock(\.now) }
-    set { state.withLock { $0.now = newValue } }
-  }
-
-  func poll(at nanoseconds: UInt64) {
-    now = Uptime(nanoseconds: nanoseconds)
-    _ = state.withLock(\.queue)?.poll(now: now, budget: 2)
   }
 }
 

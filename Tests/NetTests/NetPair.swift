@@ -10,12 +10,13 @@ final class NetPair: DriverPair {
 
   /// - Parameters:
   ///   - frontendKeys: written to the card's directory before anybody looks at it; nil removes a key.
+  ///   - features: the card's.
   ///   - frontend: in the card's place.
   init(
     seed: Seed = 1, mac: String = "00:16:3e:00:00:01", mtu: Int = 1500, frontendKeys: [String: String?] = [:],
-    backend: any BackendDriver, frontend: (any FrontendDriver)? = nil
+    features: NetFeatures = NetFeatures(), backend: any BackendDriver, frontend: (any FrontendDriver)? = nil
   ) throws {
-    card = NetFrontDevice()
+    card = NetFrontDevice(features: features)
     try super.init(seed: seed, frontend: frontend ?? card, backend: backend) { rig in
       let device = try rig.toolstack.addVif(
         to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: mac, mtu: mtu)
@@ -29,10 +30,11 @@ final class NetPair: DriverPair {
 
   convenience init(
     seed: Seed = 1, mac: String = "00:16:3e:00:00:01", mtu: Int = 1500, frontendKeys: [String: String?] = [:],
-    end: any NetworkEnd
+    features: NetFeatures = NetFeatures(), backendFeatures: NetFeatures = NetFeatures(), end: any NetworkEnd
   ) throws {
     try self.init(
-      seed: seed, mac: mac, mtu: mtu, frontendKeys: frontendKeys, backend: NetBackDriver { _ in end })
+      seed: seed, mac: mac, mtu: mtu, frontendKeys: frontendKeys, features: features,
+      backend: NetBackDriver(features: backendFeatures) { _ in end })
   }
 
   /// Runs until the card has received `count` frames in all.
@@ -43,7 +45,7 @@ final class NetPair: DriverPair {
     }
   }
 
-  func pollCard() { card.poll { received.append($0.copied()) } }
+  func pollCard() { card.poll(now: scheduler.now) { received.append($0.copied()) } }
 }
 
 /// A frame that no other number gives.

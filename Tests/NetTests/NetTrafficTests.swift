@@ -102,9 +102,14 @@ struct NetTrafficTests {
     #expect(pair.card.inFlightCount == 0)
   }
 
-  @Test func aJumboMTUNeedsScatterGather() throws {
-    let pair = try NetPair(mtu: 9000, end: EchoEnd())
+  @Test(arguments: [
+    (NetFeatures(scatterGather: false), NetFeatures()), (NetFeatures(), NetFeatures(scatterGather: false)),
+  ])
+  func aJumboMTUNeedsScatterGather(features: NetFeatures, backendFeatures: NetFeatures) throws {
+    let pair = try NetPair(mtu: 9000, features: features, backendFeatures: backendFeatures, end: EchoEnd())
     try pair.connect()
+    let long = frame(1, byteCount: 1519)
+    #expect(throws: NetFrontError.tooLong(byteCount: 1519, limit: 1518)) { try pair.card.send(long.span) }
     #expect(pair.card.maxFrameByteCount == 1518)
     #expect(pair.card.negotiation.description.contains("without feature-sg"))
     let sent = frame(9, byteCount: 1518)
@@ -117,7 +122,7 @@ struct NetTrafficTests {
   @Test func framesWithoutRoomAreDroppedAndCounted() throws {
     var seen: NetStatistics?
     let pair = try NetPair(
-      backend: NetBackDriver(whenClosed: { _, statistics in seen = statistics }) { _ in FloodingEnd(count: 1000) })
+      backend: NetBackDriver(whenClosed: { seen = $1.total }) { _ in FloodingEnd(count: 1000) })
     try pair.connect()
     let one = frame(1)
     try pair.card.send(one.span)

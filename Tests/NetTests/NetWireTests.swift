@@ -52,72 +52,21 @@ struct NetWireTests {
   }
 
   private func parse(
-    offset: UInt16 = 0, flags: UInt16 = 0, size: UInt16 = 64
-  ) -> Result<NetTxRequest, NetTxRequestFault> {
-    let raw = NetIfTxRequest(gref: GrantReference(rawValue: 9), offset: offset, flags: flags, id: 3, size: size)
-    do throws(NetTxRequestFault) { return .success(try NetTxRequest(parsing: raw)) } catch { return .failure(error) }
-  }
-
-  @Test(arguments: [(0, 14), (0, 4096), (4082, 14), (1, 4095)] as [(UInt16, UInt16)])
-  func packetsWithinTheirPagePass(offset: UInt16, size: UInt16) throws {
-    let request = try parse(offset: offset, flags: NetIf.TxFlag.dataValidated, size: size).get()
-    #expect(request.offset == offset && request.byteCount == size && request.id == 3)
-    #expect(request.reference == GrantReference(rawValue: 9))
-  }
-
-  @Test(arguments: [(0, 4097), (4083, 14), (4096, 14), (65535, 14), (65535, 65535), (1, 65535)] as [(UInt16, UInt16)])
-  func packetsThatLeaveTheirPageDoNot(offset: UInt16, size: UInt16) {
-    #expect(throws: NetTxRequestFault.outsidePage(offset: offset, byteCount: size)) {
-      try parse(offset: offset, size: size).get()
-    }
-  }
-
-  @Test(arguments: [0, 1, 13] as [UInt16])
-  func packetsWithoutAHeaderDoNot(size: UInt16) {
-    #expect(throws: NetTxRequestFault.tooShort(byteCount: size)) { try parse(size: size).get() }
-  }
-
-  @Test(arguments: [1, 3, 4, 8, 12, 0xFFFF] as [UInt16])
-  func whatWasNotOfferedDoesNot(flags: UInt16) {
-    #expect(throws: NetTxRequestFault.notNegotiated(flags: flags)) { try parse(flags: flags).get() }
-  }
-
-  /// Or a fragment would be taken for a packet, and an extra info for anything.
-  @Test func aRefusalEndsWithItsPacket() {
-    func slot(_ flags: UInt16, isExtraWithMore: Bool = false) -> NetIfTxRequest {
-      NetIfTxRequest(gref: GrantReference(rawValue: isExtraWithMore ? 0x0101 : 0x0001), flags: flags, id: 5, size: 64)
-    }
-    var refusal = NetTxRefusal()
-    #expect(refusal.response(to: slot(0)) == nil)
-    // Extra infos, the first of which announces the second; then two fragments; then another packet.
-    refusal.begin(slot(NetIf.TxFlag.extraInfo | NetIf.TxFlag.moreData))
-    #expect(refusal.response(to: slot(0, isExtraWithMore: true))?.status == NetIf.Status.null)
-    #expect(refusal.response(to: slot(NetIf.TxFlag.moreData))?.status == NetIf.Status.null)
-    #expect(refusal.response(to: slot(NetIf.TxFlag.moreData))?.status == NetIf.Status.error)
-    #expect(refusal.response(to: slot(0))?.id == 5)
-    #expect(refusal.response(to: slot(0)) == nil)
-    refusal.begin(slot(NetIf.TxFlag.extraInfo))
-    #expect(refusal.response(to: slot(NetIf.TxFlag.moreData))?.status == NetIf.Status.null)
-    #expect(refusal.response(to: slot(0)) == nil)
-    refusal.begin(slot(NetIf.TxFlag.checksumBlank))
-    #expect(refusal.response(to: slot(0)) == nil)
-  }
-
-  private func parse(_ raw: NetIfRxResponse, in slot: UInt16) -> Result<NetRxResult, NetResponseViolation> {
-    do throws(NetResponseViolation) { return .success(try NetRxResult(parsing: raw, in: slot)) } catch {
-      return .failure(error)
-    }
+    _ raw: NetIfRxResponse, in slot: UInt16, scatterGather: Bool = false
+  ) -> Result<NetRxFragment, NetResponseViolation> {
+    do throws(NetResponseViolation) {
+      return .success(try NetRxFragment(parsing: raw, in: slot, scatterGather: scatterGather))
+    } catch { return .failure(error) }
   }
 
   @Test func receiveResponsesAreGated() throws {
-    #expect(
-      try parse(NetIfRxResponse(id: 7, offset: 2, flags: NetIf.RxFlag.dataValidated, status: 4094), in: 7).get()
-        == .frame(offset: 2, byteCount: 4094))
+    let good = try parse(NetIfRxResponse(id: 7, offset: 2, flags: NetIf.RxFlag.dataValidated, status: 4094), in: 7)
+      .get()
+    #expect(good.offset == 2 && good.byteCount == 4094 && !good.hasMore && !good.isFailed)
     for failed in [
       NetIfRxResponse(id: 7, status: -1), NetIfRxResponse(id: 7, offset: 0xFFFF, status: Int16.min),
-      NetIfRxResponse(id: 7, status: 0), NetIfRxResponse(id: 7, status: 13),
       NetIfRxResponse(id: 7, flags: NetIf.RxFlag.checksumBlank, status: 64),
-    ] { #expect(try parse(failed, in: 7).get() == .failed) }
+    ] { #expect(try parse(failed, in: 7).get().isFailed) }
     #expect(throws: NetResponseViolation.rxOutOfSlot(slot: 7, id: 8)) {
       try parse(NetIfRxResponse(id: 8, status: 64), in: 7).get()
     }
@@ -130,6 +79,10 @@ struct NetWireTests {
       #expect(throws: NetResponseViolation.rxNotNegotiated(slot: 7, flags: flags)) {
         try parse(NetIfRxResponse(id: 7, flags: flags, status: 64), in: 7).get()
       }
+    }
+    for status in [64, 0, -1] as [Int16] {
+      let more = NetIfRxResponse(id: 7, flags: NetIf.RxFlag.moreData, status: status)
+      #expect(try parse(more, in: 7, scatterGather: true).get().hasMore)
     }
   }
 

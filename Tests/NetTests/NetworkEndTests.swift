@@ -26,7 +26,7 @@ struct NetworkEndTests {
     for _ in 0..<3 { queue.put(fits.span) }
     let full = queue.put(fits.span)
     queue.removeFirst()
-    let (short, long) = ([UInt8](repeating: 0, count: 13), [UInt8](repeating: 0, count: 4097))
+    let (short, long) = ([UInt8](repeating: 0, count: 13), [UInt8](repeating: 0, count: 65536))
     let (tooShort, tooLong) = (queue.put(short.span), queue.put(long.span))
     let (drops, count) = (queue.dropCount, queue.count)
     #expect(!full && !tooShort && !tooLong && drops == 3 && count == 2)

@@ -7,17 +7,28 @@ final class RawNetFrontend: RawFrontend {
   private var rx: FrontRing<NetIfRxRequest, NetIfRxResponse>?
   private var txBytes: SharedBytes?
   private var rxBytes: SharedBytes?
+  private var channels: EventChannelPair?
+
+  /// Whether each ring's event channel is written besides the one for both.
+  var splitsEventChannels = false
 
   init() { super.init(type: "vif", publishedState: .connected) }
 
   override func shareRings(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     let txPages = try device.share(pageCount: 1)
     let rxPages = try device.share(pageCount: 1)
-    let honest = [
+    var honest = [
       StoreEntry("tx-ring-ref", txPages.references[0].rawValue),
       StoreEntry("rx-ring-ref", rxPages.references[0].rawValue), StoreEntry("request-rx-copy", true),
       StoreEntry("feature-rx-notify", true),
     ]
+    if splitsEventChannels {
+      let channels = try device.allocateEventChannels(split: true)
+      self.channels = channels
+      honest += [
+        StoreEntry("event-channel-tx", channels.tx.rawValue), StoreEntry("event-channel-rx", channels.rx.rawValue),
+      ]
+    }
     (txBytes, rxBytes) = (txPages.bytes, rxPages.bytes)
     tx = FrontRing(initialising: txPages.takeRegion())
     rx = FrontRing(initialising: rxPages.takeRegion())
@@ -27,7 +38,7 @@ final class RawNetFrontend: RawFrontend {
   override func dropRings() {
     tx = nil
     rx = nil
-    (txBytes, rxBytes) = (nil, nil)
+    (txBytes, rxBytes, channels) = (nil, nil, nil)
   }
 
   func page(_ number: Int) -> SharedBytes { bytes(from: number * xenPageSize, count: xenPageSize) }

@@ -1,5 +1,6 @@
 import BlkBack
 import Glibc
+import NetFront
 import SystemPackage
 
 /// What one thing costs by the clock beside the plain work on the same bytes, in turns, so that both see the same machine.
@@ -70,7 +71,8 @@ func printTimes(rounds: Int) throws {
     rows.append({
       try Comparison(
         name: "net echo 1500 B, \(batch) at a time", plainName: "memcpy 1500 B, twice", count: 9600,
-        work: netEcho(batch: batch), plain: plainCopy(byteCount: 1500, times: 2))
+        work: netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: batch),
+        plain: plainCopy(byteCount: 1500, times: 2))
     })
   }
   for batch in [1, 11, 32] {

@@ -3,12 +3,18 @@
 // what that costs.
 // driver-benchmark times ROUNDS: by the clock, beside the plain work on the same bytes. Benchmarks/driver-times runs it.
 import Glibc
+import NetFront
 
 let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
   "block-async": { batch in { try blockAsync(batch: batch, count: $0) } },
   "block-read": { try block(writing: false, batch: $0) },
   "block-write": { try block(writing: true, batch: $0) },
-  "net-echo": netEcho,
+  // Frames of 1500 bytes.
+  "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0) },
+  // The same with an event channel for each ring, and so more events when there is little to do.
+  "net-split": { try netEcho(NetFeatures(), frameByteCount: 1500, batch: $0) },
+  // Frames of 16 slots.
+  "net-long": { try netEcho(NetFeatures(), frameByteCount: 65535, batch: $0) },
 ]
 
 let arguments = CommandLine.arguments

@@ -42,7 +42,7 @@ struct PacketTrip {
     let tap = PcapTap(EchoEnd(), into: writer)
     let backends = Told<NetStatistics>()
     let guest = try Guest { (bus) throws(XenstoreError) in
-      try bus.register(NetBackDriver(whenClosed: { backends.tell($1) }) { _ in tap })
+      try bus.register(NetBackDriver(whenClosed: { backends.tell($1.total) }) { _ in tap })
     }
     let card = NetFrontDevice()
     let device = try guest.machine.toolstack.addVif(

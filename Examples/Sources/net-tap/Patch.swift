@@ -38,7 +38,7 @@ final class Patch: BusThreadClient {
 
   func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
     var (tooLong, refused): (UInt64, UInt64) = (0, 0)
-    card.poll { frame in if !tap.send(frame) { refused += 1 } }
+    card.poll(now: now) { frame in if !send(frame) { refused += 1 } }
     // Not without end: the other direction has its turn.
     var budget = card.isConnected ? 64 : 0
     while budget > 0, !card.waitsForSlots {
@@ -56,7 +56,18 @@ final class Patch: BusThreadClient {
       shown.report = bus.report
       (shown.isConnected, shown.mtu, shown.negotiation) = (card.isConnected, card.mtu ?? 0, card.negotiation)
     }
-    return budget == 0 && card.isConnected && !card.waitsForSlots ? .more : .idle
+    if budget == 0, card.isConnected, !card.waitsForSlots { return .more }
+    return card.nextPoll.map(PollOutcome.idleUntil) ?? .idle
+  }
+
+  /// A TAP device takes a frame in one piece.
+  private func send(_ frame: borrowing NetFrontFrame) -> Bool {
+    if frame.fragmentCount == 1 { return tap.send(frame[0]) }
+    var bytes = frame.copied()
+    return unsafe bytes.withUnsafeMutableBytes { bytes in
+      // Safe: the bytes outlive the call.
+      unsafe tap.send(SharedBytes(baseAddress: bytes.baseAddress!, count: bytes.count))
+    }
   }
 
   private func receive() -> Int {

@@ -38,6 +38,9 @@ modprobe xen-netback
 # Where the back end shows its rings, to a program whose frames it does not take.
 mount -t debugfs debugfs /sys/kernel/debug
 
+# agreed LOG FEATURE on|off   what the two ends made of it
+agreed() { grep -Eq "^$2 +(yes|no) +(yes|no) +$3( |$)" "$1" || { cat "$1"; fail "$2 is not $3"; }; }
+
 make_card 1500
 wrong=$(icmp_counter InCsumErrors) replies=$(icmp_counter InEchoReps)
 net-front-ping $front 10.9.0.2 10.9.0.1 200 $counters > log &
@@ -50,11 +53,19 @@ grep -qi "^10.9.0.2 .* $mac " /proc/net/arp || { cat /proc/net/arp; fail "Linux 
 kill $program
 wait $program || { cat log; fail "the first card failed"; }
 cat log
+agreed log feature-split-event-channels on
+agreed log feature-sg on
 grep -q "^answered 30$" log || fail "the program has not answered 30 pings"
 grep -q "is at $(cat /sys/class/net/vif0.0/address)$" log || fail "the program knows another address of vif0.0"
 # A reply's checksum holds only if the payload came back as Linux sent it.
 [ $(($(icmp_counter InEchoReps) - replies)) = 30 ] || fail "Linux has received $(icmp_counter InEchoReps) replies"
 [ "$(icmp_counter InCsumErrors)" = "$wrong" ] || fail "Linux has found wrong checksums"
+has_let_go
+
+# With neither, on the same device.
+net-front-ping --one-event-channel --single-slots $front 10.9.0.2 10.9.0.1 60 | tee log
+agreed log feature-split-event-channels off
+agreed log feature-sg off
 has_let_go
 
 # Another process takes the same device up again.
@@ -69,6 +80,32 @@ for again in 1 2 3 4 5 6; do
   make_card $((1500 - 100 * again))
   net-front-ping $front 10.9.0.2 10.9.0.1 12 | tee log
   grep -q "^card $mac with MTU $((1500 - 100 * again));" log || fail "the card has another address or MTU"
+  has_let_go
+  remove_card
+done
+
+# Frames of more than a page, both ways: each ping is compared whole.
+for mtu in 9000 65517; do
+  make_card $mtu
+  net-front-ping $front 10.9.0.2 10.9.0.1 60 $counters > log &
+  program=$!
+  wait_for "the program answers long pings" grep -q '^answering' log || { cat log; fail "the card with MTU $mtu failed"; }
+  for size in 1472 1473 4000 4068 4069 $((mtu - 28)); do
+    # 65507 bytes are the most that one ping has.
+    ping -q -c 3 -i 0.1 -W 5 -s $((size < 65507 ? size : 65507)) 10.9.0.2
+  done
+  kill $program
+  wait $program || { cat log; fail "the card with MTU $mtu failed"; }
+  cat log
+  agreed log feature-sg on
+  grep -q "^card $mac with MTU $mtu;" log || fail "the card has another address or MTU"
+  grep -q "^answered 18$" log || fail "the program has not answered 18 pings"
+  has_let_go
+  # Without several slots the same card goes down to 1500, and so does Linux's end.
+  net-front-ping --single-slots $front 10.9.0.2 10.9.0.1 24 | tee log
+  agreed log feature-split-event-channels on
+  agreed log feature-sg off
+  grep -q "^card $mac with MTU 1500;" log || fail "the card has another MTU without scatter-gather"
   has_let_go
   remove_card
 done

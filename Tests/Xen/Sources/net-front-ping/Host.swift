@@ -4,7 +4,7 @@ import RigSupport
 
 /// A host with one address behind one card of ours: it answers for its address, and pings another host.
 final class Host {
-  let card = NetFrontDevice()
+  let card: NetFrontDevice
   let loop: FrontLoop
   let address: IPv4Address
   let peer: IPv4Address
@@ -16,7 +16,8 @@ final class Host {
   private var failure: Failure?
   private let identifier = UInt16(truncatingIfNeeded: getpid())
 
-  init(at path: String, address: IPv4Address, peer: IPv4Address) throws {
+  init(at path: String, address: IPv4Address, peer: IPv4Address, features: NetFeatures) throws {
+    card = NetFrontDevice(features: features)
     self.address = address
     self.peer = peer
     loop = try FrontLoop(card, at: path)
@@ -122,10 +123,13 @@ final class Host {
     RigProgram.say("\(count) pings one by one, each reply as it was sent; the slowest took \(Int(slowest)) ms")
   }
 
-  /// Pings `count` times with 32 pings under way, as many as Linux has memory to answer.
-  func pingTogether(count: Int) throws {
-    for first in stride(from: 0, to: count, by: 32) {
-      let numbers = first..<min(first + 32, count)
+  /// Pings in rounds with as many pings under way as Linux has memory to answer: it keeps 128 KiB for that, and a ping takes
+  /// more than its bytes.
+  func pingTogether(rounds: Int) throws {
+    let together = max(1, min(32, 48 * 1024 / maxPayload))
+    let count = rounds * together
+    for first in stride(from: 0, to: count, by: together) {
+      let numbers = first..<min(first + together, count)
       for number in numbers { try putRequest(number) }
       card.push()
       guard try run(seconds: 10, until: { replies.count == numbers.count }) else {

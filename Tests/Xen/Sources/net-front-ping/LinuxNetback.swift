@@ -16,10 +16,12 @@ struct LinuxNetback {
     guard (try? RigProgram.bytes(of: debugFile)) != nil else { return nil }
   }
 
-  /// How many events of its first queue the backend has taken.
+  /// How many events of its first queue's transmit ring the backend has taken.
   func eventCount() throws -> Int {
     let text = String(decoding: try RigProgram.bytes(of: "/proc/interrupts"), as: UTF8.self)
-    guard let line = text.split(separator: "\n").first(where: { $0.hasSuffix(" \(interface)-q0") }) else {
+    // One for both rings, or one for each.
+    let names = [" \(interface)-q0", " \(interface)-q0-tx"]
+    guard let line = text.split(separator: "\n").first(where: { line in names.contains { line.hasSuffix($0) } }) else {
       throw Failure("\(interface) has no interrupt")
     }
     // The interrupt's number, a count for each processor, then words.

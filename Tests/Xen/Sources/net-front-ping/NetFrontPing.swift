@@ -3,17 +3,25 @@ import RigSupport
 
 /// Brings up the card at a frontend directory, pings a host behind its backend and compares every reply.
 ///
-/// usage: net-front-ping FRONTEND-PATH ADDRESS PEER COUNT [COUNTERS]
+/// usage: net-front-ping [--one-event-channel] [--single-slots] FRONTEND-PATH ADDRESS PEER COUNT [COUNTERS]
+///
+/// Split event channels and packets of several slots are used where the backend offers them, unless switched off.
 ///
 /// With COUNTERS, a folder with what the peer's interface has counted (/sys/class/net/INTERFACE/statistics), it also pings
 /// with many pings under way, floods the peer with frames, answers the peer's pings until SIGTERM, and compares the counters with the card's own.
 @main struct NetFrontPing {
   static func main() {
-    RigProgram.run { arguments in
+    RigProgram.run { given in
+      let features = NetFeatures(
+        splitEventChannels: !given.contains("--one-event-channel"), scatterGather: !given.contains("--single-slots"))
+      let arguments = given.filter { !["--one-event-channel", "--single-slots"].contains($0) }
       guard arguments.count == 4 || arguments.count == 5, let address = IPv4Address(arguments[1]),
         let peer = IPv4Address(arguments[2]), let count = Int(arguments[3])
-      else { throw Failure("usage: net-front-ping FRONTEND-PATH ADDRESS PEER COUNT [COUNTERS]") }
-      let host = try Host(at: arguments[0], address: address, peer: peer)
+      else {
+        throw Failure(
+          "usage: net-front-ping [--one-event-channel] [--single-slots] FRONTEND-PATH ADDRESS PEER COUNT [COUNTERS]")
+      }
+      let host = try Host(at: arguments[0], address: address, peer: peer, features: features)
       try host.connect()
       RigProgram.say("\(host.card.negotiation)")
       try host.findPeer()
@@ -22,8 +30,9 @@ import RigSupport
       try refuseLongFrame(card)
       try host.ping(count: count)
       if arguments.count == 5 {
-        try host.pingTogether(count: 640)
-        try host.flood(count: 1000)
+        try host.pingTogether(rounds: 20)
+        // Long ones fill the ring sooner.
+        try host.flood(count: card.mtu! > NetIf.defaultMTU ? 200 : 1000)
         RigProgram.say("answering")
         _ = try host.run(seconds: 60) { false }
         RigProgram.say("answered \(host.answeredCount)")

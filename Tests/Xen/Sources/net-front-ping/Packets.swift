@@ -1,19 +1,11 @@
 import NetFront
 import RigSupport
 
-/// An IPv4 address.
-struct IPv4Address: Hashable, CustomStringConvertible {
-  let bytes: [UInt8]
+extension IPv4Address {
+  /// The four bytes.
+  init(_ bytes: ArraySlice<UInt8>) { self.init(InlineArray<4, UInt8> { bytes[bytes.startIndex + $0] }) }
 
-  init?(_ text: String) {
-    let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-    bytes = parts.compactMap { UInt8($0) }
-    guard parts.count == 4, bytes.count == 4 else { return nil }
-  }
-
-  init(_ bytes: ArraySlice<UInt8>) { self.bytes = Array(bytes) }
-
-  var description: String { bytes.map(String.init).joined(separator: ".") }
+  var array: [UInt8] { bytes.indices.map { bytes[$0] } }
 }
 
 /// The Internet checksum (RFC 1071); zero over bytes that hold their own right one.
@@ -72,7 +64,7 @@ struct ARPPacket {
   var frame: [UInt8] {
     let asked = operation == .request ? [UInt8](repeating: 0, count: 6) : target.mac.array
     return target.mac.array + sender.mac.array + Self.headerBytes + bigEndian(operation.rawValue) + sender.mac.array
-      + sender.address.bytes + asked + target.address.bytes
+      + sender.address.array + asked + target.address.array
   }
 }
 
@@ -127,7 +119,7 @@ struct EchoPacket {
   var frame: [UInt8] {
     var ip: [UInt8] =
       [0x45, 0] + bigEndian(UInt16(Self.headerByteCount + payload.count)) + [0, 0, 0, 0, 64, 1, 0, 0]
-      + source.address.bytes + destination.address.bytes
+      + source.address.array + destination.address.array
     ip.replaceSubrange(10..<12, with: bigEndian(internetChecksum(ip[...])))
     var icmp: [UInt8] = [kind.rawValue, 0, 0, 0] + bigEndian(identifier) + bigEndian(sequence) + payload
     icmp.replaceSubrange(2..<4, with: bigEndian(internetChecksum(icmp[...])))

@@ -1,0 +1,41 @@
+import XenPlatform
+
+/// Which features an end of a card offers, and uses where the other end offers them too (io/netif.h). All but what a
+/// program switches off.
+public struct NetFeatures: Hashable, Sendable {
+  /// An event channel for each ring in place of one for both (`feature-split-event-channels`).
+  public var splitEventChannels: Bool
+  /// Packets of several slots, and so of more than a page (`feature-sg`).
+  public var scatterGather: Bool
+
+  /// All of them, but with these as given.
+  public init(splitEventChannels: Bool = true, scatterGather: Bool = true) {
+    self.splitEventChannels = splitEventChannels
+    self.scatterGather = scatterGather
+  }
+}
+
+extension XenbusDevice {
+  /// Event channels that the other end may bind to, on a handle of their own.
+  public func allocateEventChannels(split: Bool) throws(DeviceError) -> EventChannelPair {
+    do throws(EventChannelError) {
+      let handle = try platform.openEventChannels()
+      let tx = try handle.allocateUnbound(for: otherDomain)
+      let rx = split ? try handle.allocateUnbound(for: otherDomain) : nil
+      return EventChannelPair(tx: tx, rx: rx, on: handle)
+    } catch { throw .eventChannel(error) }
+  }
+
+  /// Event channels bound to those that the other end allocated, on a handle of their own.
+  ///
+  /// - Parameter rx: nil when one serves both rings.
+  public func bindEventChannels(tx: EventChannelPort, rx: EventChannelPort?) throws(DeviceError) -> EventChannelPair {
+    do throws(EventChannelError) {
+      let handle = try platform.openEventChannels()
+      let boundTx = try handle.bindInterdomain(to: otherDomain, port: tx)
+      var boundRx: EventChannelPort?
+      if let rx { boundRx = try handle.bindInterdomain(to: otherDomain, port: rx) }
+      return EventChannelPair(tx: boundTx, rx: boundRx, on: handle)
+    } catch { throw .eventChannel(error) }
+  }
+}

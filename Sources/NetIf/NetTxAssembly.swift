@@ -1,0 +1,174 @@
+import XenPlatform
+
+/// One slot's part of a packet to send, that has passed the gate: it lies within its page.
+///
+/// What the grant reference names is for the hypervisor to judge.
+public struct NetTxFragment: BitwiseCopyable, Hashable, Sendable {
+  public let reference: GrantReference
+  /// Bytes from the start of the granted page, and how many: within the page. A further fragment may have none.
+  public let offset: UInt16
+  public fileprivate(set) var byteCount: UInt16
+  /// For the response.
+  public let id: UInt16
+
+  fileprivate init(_ raw: NetIfTxRequest) {
+    reference = GrantReference(rawValue: raw.gref)
+    offset = raw.offset
+    byteCount = raw.size
+    id = raw.id
+  }
+
+  fileprivate static var none: NetTxFragment {
+    NetTxFragment(NetIfTxRequest(gref: GrantReference(rawValue: 0), id: 0, size: 0))
+  }
+}
+
+/// Makes packets of transmit slots: the one gate for transmit requests (io/netif.h, "Guest transmit").
+///
+/// It is shown one copied slot after the other, and keeps its place when a packet's slots have not all arrived. What is
+/// wrong with a packet is known at its last slot, so that none of its slots is taken for another packet. It holds at most
+/// ``NetIf/NetIf/fatalFragmentCount`` slots.
+public struct NetTxAssembly: ~Copyable, Sendable {
+  /// What the packet came to at one slot.
+  public enum Progress: Hashable, Sendable {
+    /// More of its slots follow.
+    case incomplete
+    /// It is complete and valid: ``NetTxAssembly/byteCount`` bytes in all.
+    case packet
+    /// It is complete, and its slots are to be answered with an error.
+    case refused(NetTxPacketFault)
+  }
+
+  private let scatterGather: Bool
+  /// Whether an extra info is the next slot, and whether a fragment is, when no extra info is.
+  private var extraInfoFollows = false
+  private var fragmentFollows = false
+  private var fault: NetTxPacketFault?
+  /// Of all fragments but the first.
+  private var furtherByteCount: UInt32 = 0
+  /// Of the packet that was shown last, until the next one begins.
+  public private(set) var byteCount: UInt16 = 0
+  public private(set) var fragmentCount = 0
+  /// Its first fragment, and the others in order; most packets have but one.
+  public private(set) var first = NetTxFragment.none
+  public private(set) var others: [NetTxFragment] = []
+  /// How many of its slots were extra infos; each gets `NETIF_RSP_NULL`.
+  public private(set) var extraInfoCount = 0
+
+  /// - Parameter scatterGather: whether packets of several slots have been agreed on.
+  public init(scatterGather: Bool) {
+    self.scatterGather = scatterGather
+    others.reserveCapacity(NetIf.fatalFragmentCount)
+  }
+
+  /// Shows the next slot.
+  ///
+  /// - Throws: when the packet has more slots than any may have; the ring is then unusable.
+  public mutating func take(_ raw: NetIfTxRequest) throws(NetTxViolation) -> Progress {
+    if extraInfoFollows {
+      try addExtraInfo(NetIfExtraInfo(raw))
+    } else if fragmentFollows {
+      try addFragment(raw)
+    } else {
+      begin(raw)
+    }
+    return extraInfoFollows || fragmentFollows ? .incomplete : finish()
+  }
+
+  private mutating func begin(_ raw: NetIfTxRequest) {
+    (byteCount, furtherByteCount, extraInfoCount, fault) = (raw.size, 0, 0, nil)
+    first = NetTxFragment(raw)
+    if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
+    fragmentCount = 1
+    extraInfoFollows = raw.flags & NetIf.TxFlag.extraInfo != 0
+    fragmentFollows = raw.flags & NetIf.TxFlag.moreData != 0
+    if raw.flags & NetIf.TxFlag.checksumBlank != 0 { fault = .blankChecksum }
+    if fragmentFollows, !scatterGather { fault = .severalSlots }
+  }
+
+  private mutating func addFragment(_ raw: NetIfTxRequest) throws(NetTxViolation) {
+    guard fragmentCount < NetIf.fatalFragmentCount else { throw .tooManyFragments }
+    // The flags of a further fragment say nothing else.
+    fragmentFollows = raw.flags & NetIf.TxFlag.moreData != 0
+    others.append(NetTxFragment(raw))
+    fragmentCount += 1
+    // Twenty times 16 bits do not fill 32.
+    furtherByteCount += UInt32(raw.size)
+    guard fault == nil else { return }
+    if fragmentCount > NetIf.maxFragmentCount {
+      fault = .tooManyFragments
+    } else if leavesPage(raw.offset, UInt32(raw.size)) {
+      fault = .outsidePage(offset: raw.offset, byteCount: raw.size)
+    }
+  }
+
+  private mutating func addExtraInfo(_ raw: NetIfExtraInfo) throws(NetTxViolation) {
+    guard extraInfoCount < NetIf.ExtraType.count else { throw .tooManyExtraInfos }
+    extraInfoCount += 1
+    extraInfoFollows = raw.hasMore
+    guard fault == nil else { return }
+    do throws(NetExtraInfoFault) { fault = .unagreed(try NetExtraInfo(parsing: raw)) } catch {
+      fault = .extraInfo(error)
+    }
+  }
+
+  private mutating func finish() -> Progress {
+    if let fault { return .refused(fault) }
+    guard byteCount >= NetIf.headerByteCount else { return .refused(.tooShort(byteCount: byteCount)) }
+    // The first slot's size is the whole packet's, and the first fragment's is what the others leave of it.
+    guard furtherByteCount < UInt32(byteCount) else {
+      return .refused(.sizes(byteCount: byteCount, furtherByteCount: furtherByteCount))
+    }
+    let firstByteCount = UInt16(UInt32(byteCount) - furtherByteCount)
+    guard !leavesPage(first.offset, UInt32(firstByteCount)) else {
+      return .refused(.outsidePage(offset: first.offset, byteCount: firstByteCount))
+    }
+    first.byteCount = firstByteCount
+    return .packet
+  }
+
+  /// The offset is 16 bits wide and the byte count no more, and their sum is not.
+  private func leavesPage(_ offset: UInt16, _ byteCount: UInt32) -> Bool {
+    UInt32(offset) + byteCount > UInt32(xenPageSize)
+  }
+}
+
+/// Why a packet is answered with an error. It concerns that packet and nothing else.
+@nonexhaustive public enum NetTxPacketFault: Error, Hashable, Sendable, CustomStringConvertible {
+  case blankChecksum
+  case severalSlots
+  case unagreed(NetExtraInfo)
+  case extraInfo(NetExtraInfoFault)
+  case tooShort(byteCount: UInt16)
+  case outsidePage(offset: UInt16, byteCount: UInt16)
+  /// The further fragments alone are as long as the whole packet, or longer.
+  case sizes(byteCount: UInt16, furtherByteCount: UInt32)
+  case tooManyFragments
+
+  public var description: String {
+    switch self {
+    case .blankChecksum: "its checksum was left blank, which was not agreed on"
+    case .severalSlots: "it has several slots, which was not agreed on (feature-sg)"
+    case .unagreed(let info): "it carries what was not agreed on: \(info)"
+    case .extraInfo(let fault): "\(fault)"
+    case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"
+    case .outsidePage(let offset, let byteCount): "\(byteCount) bytes from \(offset) on leave the page"
+    case .sizes(let byteCount, let furtherByteCount):
+      "it says that it has \(byteCount) bytes, and its further slots alone have \(furtherByteCount)"
+    case .tooManyFragments: "it has more than \(NetIf.maxFragmentCount) slots"
+    }
+  }
+}
+
+/// A packet that no frontend may send: what follows it on the ring means nothing.
+@nonexhaustive public enum NetTxViolation: Error, Hashable, Sendable, CustomStringConvertible {
+  case tooManyFragments
+  case tooManyExtraInfos
+
+  public var description: String {
+    switch self {
+    case .tooManyFragments: "the frontend sent a packet of more than \(NetIf.fatalFragmentCount) slots"
+    case .tooManyExtraInfos: "the frontend sent a packet with more than \(NetIf.ExtraType.count) extra infos"
+    }
+  }
+}

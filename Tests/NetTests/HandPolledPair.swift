@@ -1,0 +1,35 @@
+import NetBack
+import TestSupport
+import Testing
+import XenLoopback
+
+/// A card's two ends whose backend's queue the test polls by itself, at instants of its own.
+struct HandPolledPair {
+  private let host = OneQueue()
+  let rig: Rig
+  let frontBus: Bus
+  let backBus: Bus
+
+  init(frontend: any FrontendDriver, backend: any BackendDriver) throws {
+    rig = try Rig()
+    frontBus = try Bus(on: rig.guest, log: .silent)
+    backBus = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)
+    try backBus.register(backend)
+    try frontBus.register(frontend)
+    _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    for _ in 0..<20 {
+      frontBus.poll()
+      backBus.poll()
+    }
+    try #require(frontBus.isConnected && backBus.isConnected)
+  }
+
+  /// Polls the queue until it has nothing to do, or a hundred times.
+  func pollUntilIdle(at seconds: Double = 0) -> PollOutcome {
+    var outcome = PollOutcome.more
+    for _ in 0..<100 where outcome == .more {
+      outcome = host.poll(at: Uptime(nanoseconds: UInt64(seconds * 1e9)))
+    }
+    return outcome
+  }
+}

@@ -1,0 +1,26 @@
+import Synchronization
+import XenPlatform
+
+/// Lets a test poll the only queue there is by itself, at instants of its own.
+public final class OneQueue: QueueHost {
+  private let state = Mutex((queue: (any DataQueue)?.none, now: Uptime(nanoseconds: 0)))
+
+  public init() {}
+
+  public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    state.withLock { $0.queue = queue }
+  }
+
+  public func stop(_ queue: any DataQueue) { state.withLock { $0.queue = nil } }
+
+  public var now: Uptime {
+    get { state.withLock(\.now) }
+    set { state.withLock { $0.now = newValue } }
+  }
+
+  /// - Returns: `.stopped` when there is no queue.
+  @discardableResult public func poll(at instant: Uptime, budget: Int = 64) -> PollOutcome {
+    now = instant
+    return state.withLock(\.queue)?.poll(now: instant, budget: budget) ?? .stopped
+  }
+}
