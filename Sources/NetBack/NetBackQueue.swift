@@ -15,8 +15,10 @@ final class NetBackQueue: DataQueue, @unchecked Sendable {
     self.work = work
   }
 
-  /// The end's frames are no news while there is no room for them.
-  func waits(for descriptor: CInt) -> Bool { descriptor == work.channels.descriptor || work.hasRoom }
+  /// The end's frames are no news while there is no room for them, nor is an end that will never have any.
+  func waits(for descriptor: CInt) -> Bool {
+    descriptor == work.channels.descriptor || (work.hasRoom && work.end.wakeDescriptor == descriptor)
+  }
 
   func poll(now: Uptime, budget: Int) -> PollOutcome {
     do throws(DeviceError) { return try work.poll(now: now, budget: budget) } catch {

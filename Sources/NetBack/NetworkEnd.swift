@@ -13,7 +13,8 @@ public protocol NetworkEnd: AnyObject, Sendable {
   /// Puts the frames that have come from elsewhere. Called at each turn of the queue, and again when it has got room.
   func give(to guest: inout FrameQueue)
 
-  /// Readable when ``give(to:)`` would put something, or ``hasCarrier`` has changed; nil for an end that only answers.
+  /// Readable when ``give(to:)`` would put something, or ``hasCarrier`` has changed; nil for an end that only answers. It
+  /// may become nil, when nothing will ever come any more, but never another one.
   var wakeDescriptor: CInt? { get }
 
   /// Whether the link is up. The guest is told when it connects, and whenever that has changed at a turn of the queue.

@@ -23,6 +23,7 @@ public final class TapEnd: NetworkEnd {
     while guest.hasRoom, guest.put(fill: interface.receive(into:)) {}
   }
 
-  public var wakeDescriptor: CInt? { interface.descriptor }
+  /// A removed interface's is readable for ever.
+  public var wakeDescriptor: CInt? { interface.isGone ? nil : interface.descriptor }
   public var hasCarrier: Bool { !interface.isGone }
 }

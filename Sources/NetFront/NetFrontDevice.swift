@@ -171,7 +171,13 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       channels.isSplit
       ? [
         StoreEntry("event-channel-tx", channels.tx.rawValue), StoreEntry("event-channel-rx", channels.rx.rawValue),
-      ] : [StoreEntry("event-channel", channels.tx.rawValue)]
+        StoreEntry(absent: "event-channel"),
+      ]
+      : [
+        // Linux's backend takes the other two, if they are there, whatever it has offered.
+        StoreEntry("event-channel", channels.tx.rawValue), StoreEntry(absent: "event-channel-tx"),
+        StoreEntry(absent: "event-channel-rx"),
+      ]
     return ports + [
       StoreEntry("tx-ring-ref", txReference.rawValue), StoreEntry("rx-ring-ref", rxReference.rawValue),
       StoreEntry("request-rx-copy", true), StoreEntry("feature-rx-notify", true),

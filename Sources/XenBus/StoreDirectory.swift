@@ -4,11 +4,18 @@ import XenPlatform
 /// One key of a device's directory, and its value.
 public struct StoreEntry: Hashable, Sendable {
   public let key: String
-  public let value: String
+  /// Nil for a key that is not to be there.
+  public let value: String?
 
   public init(_ key: String, _ value: String) {
     self.key = key
     self.value = value
+  }
+
+  /// A key that is not to be there, whatever an earlier life has left.
+  public init(absent key: String) {
+    self.key = key
+    value = nil
   }
 
   public init(_ key: String, _ number: some FixedWidthInteger) { self.init(key, String(number)) }
@@ -70,8 +77,12 @@ public struct StoreDirectory: Sendable {
 
   public func write(_ entries: [StoreEntry]) throws(DeviceError) {
     for entry in entries {
+      guard let value = entry.value else {
+        try remove(entry.key)
+        continue
+      }
       try translating { () throws(XenstoreError) in
-        try store.write(path(of: entry.key), Array(entry.value.utf8), in: transaction)
+        try store.write(path(of: entry.key), Array(value.utf8), in: transaction)
       }
     }
   }

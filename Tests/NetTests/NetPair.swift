@@ -21,9 +21,8 @@ final class NetPair: DriverPair {
       let device = try rig.toolstack.addVif(
         to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: mac, mtu: mtu)
       let directory = rig.directory(device.frontendPath)
-      for (key, value) in frontendKeys {
-        if let value { try directory.write([StoreEntry(key, value)]) } else { try directory.remove(key) }
-      }
+      try directory.write(
+        frontendKeys.map { key, value in value.map { StoreEntry(key, $0) } ?? StoreEntry(absent: key) })
       return device
     }
   }
