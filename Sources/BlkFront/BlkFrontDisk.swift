@@ -1,5 +1,4 @@
 import Logging
-import Synchronization
 
 /// A disk of ours for async programs: a ``BlkFrontDevice`` and its bus on a thread of their own.
 ///
@@ -21,8 +20,7 @@ import Synchronization
 ///
 /// When the last reference goes, the disk is closed as by ``close(within:)`` without anybody waiting for it.
 public final class BlkFrontDisk: Sendable {
-  private let mailbox: BlkFrontMailbox
-  private let thread: BusThread
+  private let facade: BusFacade<BlkFrontCall, BlkFrontFacts>
 
   /// Connects to the disk whose frontend directory this is, such as `/local/domain/1/device/vbd/51712`.
   ///
@@ -36,36 +34,23 @@ public final class BlkFrontDisk: Sendable {
     poolPageCount: Int = BlkFrontDevice.defaultPoolPageCount, timeout: Duration = .seconds(10),
     log: Logger = Logger(label: "blkfront")
   ) async throws -> BlkFrontDisk {
-    let disk = try BlkFrontDisk(frontendPath, on: platform, log: log) {
-      BlkFrontDevice(protocol: layout, poolPageCount: poolPageCount)
-    }
-    let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + timeout.nanoseconds)
-    do { _ = try await disk.call(.connection(before: deadline)) } catch {
-      await disk.close(within: .zero)
-      throw error
-    }
-    return disk
-  }
-
-  private init(
-    _ frontendPath: String, on platform: any Platform, log: Logger, makeDevice: @Sendable () -> BlkFrontDevice
-  ) throws(DeviceError) {
-    let mailbox = BlkFrontMailbox()
-    self.mailbox = mailbox
-    thread = try BusThread(on: platform, log: log, name: "blkfront") { (bus) throws(XenstoreError) in
-      let device = makeDevice()
+    let facade = try await BusFacade<BlkFrontCall, BlkFrontFacts>.connect(
+      on: platform, log: log, name: "blkfront", facts: BlkFrontFacts(), timeout: timeout
+    ) { (bus, mailbox) throws(XenstoreError) in
+      let device = BlkFrontDevice(protocol: layout, poolPageCount: poolPageCount)
       try bus.register(device, at: frontendPath)
       return BlkFrontCalls(device, mailbox)
     }
+    return BlkFrontDisk(facade)
   }
 
-  deinit { thread.end(within: 1) }
+  private init(_ facade: BusFacade<BlkFrontCall, BlkFrontFacts>) { self.facade = facade }
 
   /// The disk as the backend described it at the last connection.
-  public var geometry: BlockGeometry { mailbox.geometry }
+  public var geometry: BlockGeometry { facade.facts.geometry }
 
   /// What the two ends agreed on, at the last connection.
-  public var negotiation: Negotiation { mailbox.negotiation }
+  public var negotiation: Negotiation { facade.facts.negotiation }
 
   /// Reads `byteCount` bytes from `sector` on.
   ///
@@ -101,39 +86,14 @@ public final class BlkFrontDisk: Sendable {
   /// - Parameter timeout: how long the backend may take to answer and to let go; after that everything is taken back, and
   ///   what was in flight fails with ``BlkFrontError/disconnected``.
   public func close(within timeout: Duration = .seconds(10)) async {
-    mailbox.close()
-    thread.end(within: Double(timeout.nanoseconds) / 1e9)
-    await mailbox.end()
+    await facade.close(within: timeout)
   }
 
   private func call(
     _ kind: BlkFrontCall.Kind, sector: UInt64 = 0, byteCount: Int = 0, _ bytes: [UInt8] = []
   ) async throws -> [UInt8] {
-    try Task.checkCancellation()
-    let id = mailbox.newID()
-    return try await withTaskCancellationHandler {
-      try await withCheckedThrowingContinuation { continuation in
-        put(
-          BlkFrontCall(
-            id: id, kind: kind, sector: sector, byteCount: byteCount, bytes: bytes, continuation: continuation))
-        // A cancellation that came between the check and the call found nothing to cancel.
-        if Task.isCancelled { cancel(id) }
-      }
-    } onCancel: {
-      cancel(id)
+    try await facade.call { id, continuation in
+      BlkFrontCall(id: id, kind: kind, sector: sector, byteCount: byteCount, bytes: bytes, continuation: continuation)
     }
-  }
-
-  private func put(_ call: BlkFrontCall) { if mailbox.put(call) { thread.wake() } }
-
-  private func cancel(_ id: UInt64) { if mailbox.cancel(id) { thread.wake() } }
-}
-
-extension Duration {
-  /// At most some three hundred years.
-  fileprivate var nanoseconds: UInt64 {
-    let (seconds, attoseconds) = components
-    guard seconds >= 0, attoseconds >= 0 else { return 0 }
-    return UInt64(min(seconds, 1 << 33)) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
   }
 }
