@@ -138,8 +138,20 @@ struct ConnectedDeviceTests {
     #expect(
       try rig.error(of: rig.driverDomain, disk.backendPath)
         == "22 the hotplug script failed: \"there is no bridge xenbr0\"")
-    #expect(try rig.state(disk.backendPath) == .closing)
+    #expect(try rig.state(disk.backendPath) == .closed)
     #expect(try rig.state(disk.frontendPath) == .closed)
+    #expect(try rig.toolstack.destroy(disk, timeout: 0), "it can be unplugged")
+    #expect(settle(buses.front, buses.back))
+    #expect(buses.back.isEmpty)
+  }
+
+  @Test func hotplugScriptThatFailsLateDoesNotCloseAConnectedDevice() throws {
+    back.waitsForHotplug = true
+    try rig.write(disk.backendPath, "hotplug-status", "connected")
+    let buses = try connect()
+    try rig.write(disk.backendPath, "hotplug-status", "error")
+    #expect(settle(buses.front, buses.back))
+    #expect(try rig.state(disk.backendPath) == .connected)
   }
 
   @Test func driverThatNeedsNoHotplugScriptDoesNotWaitForOne() throws {
