@@ -54,7 +54,9 @@ final class NetFrontCalls: BusThreadClient {
     putFrames()
     device.push()
     show()
-    return [deadline, device.nextPoll].compactMap(\.self).min().map(PollOutcome.idleUntil) ?? .idle
+    let refill = device.nextPoll
+    guard let earliest = deadline ?? refill else { return .idle }
+    return .idleUntil(min(earliest, refill ?? earliest))
   }
 
   private func show() {

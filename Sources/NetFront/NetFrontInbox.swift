@@ -75,7 +75,8 @@ final class NetFrontInbox: Sendable {
       return nil
     }
     guard let receiver else { return }
-    var taken = NetFrameBatch()
+    // The next batch is likely as large: its memory is allocated at once, and not as it grows.
+    var taken = NetFrameBatch(capacityOf: batch)
     swap(&taken, &batch)
     receiver.continuation.resume(returning: taken)
   }

@@ -18,7 +18,7 @@ func blockAsync(batch: Int, count: Int) throws -> Int {
     try bus.register(BlkBackDriver { _ in store })
     return nil
   }
-  let result = Result()
+  let result = AsyncResult()
   Task.detached { await result.set { try await read(device.frontendPath, guest, taskCount: batch, count) } }
   defer {
     backend.end(within: 0)
@@ -47,14 +47,14 @@ private func read(_ path: String, _ guest: LoopbackDomain, taskCount: Int, _ cou
 }
 
 /// What a task hands to the thread that waits for it.
-private final class Result: Sendable {
-  private let result = Mutex<Swift.Result<Int, any Error>?>(nil)
+final class AsyncResult: Sendable {
+  private let result = Mutex<Result<Int, any Error>?>(nil)
   private let wakeup: Wakeup
 
   init() { wakeup = try! Wakeup() }
 
   func set(_ body: () async throws -> Int) async {
-    let value: Swift.Result<Int, any Error>
+    let value: Result<Int, any Error>
     do { value = .success(try await body()) } catch { value = .failure(error) }
     result.withLock { $0 = value }
     wakeup.signal()
