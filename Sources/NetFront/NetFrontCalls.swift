@@ -102,6 +102,8 @@ final class NetFrontCalls: BusThreadClient {
     if putCount == 0 { for frame in call.batch { try device.check(byteCount: frame.count) } }
     while putCount < call.batch.count {
       let frame = call.batch[putCount]
+      // Again, since room never comes for what a backend that has come back with a smaller limit does not allow.
+      try device.check(byteCount: frame.count)
       guard device.hasRoom(for: frame.count) else { return false }
       try device.send(frame.span)
       putCount += 1
