@@ -54,7 +54,10 @@ final class BlkFrontCalls: BusThreadClient {
 
   /// One that has ended meanwhile is in nobody's way.
   private func cancel(_ id: UInt64) {
-    if let place = calls.firstIndex(where: { $0?.id == id }) { fail(place, CancellationError()) }
+    guard let place = calls.firstIndex(where: { $0?.id == id }) else { return }
+    fail(place, CancellationError())
+    // Its turn may never come: whoever asks with a time limit, and again, must not leave more in the line each time.
+    if let index = line[lineStart...].firstIndex(where: { $0.id == id }) { line.remove(at: index) }
   }
 
   // MARK: Parts
