@@ -9,7 +9,8 @@ import Logging
 /// When the backend goes away, calls of which it had a part fail with ``BlkFrontError/disconnected``: whether that part
 /// was carried out is not known, and whoever asked knows whether it may be repeated. Calls that it had nothing of, and later
 /// ones, wait until it is back, because a backend that restarts is a pause to a disk and no fault; cancel a call to wait
-/// no longer. They fail with ``BlkFrontError/notConnected`` when the device is removed.
+/// no longer. The same goes for a backend that breaks the protocol, which the disk takes leave of: it is back when it offers
+/// the device anew. They fail with ``BlkFrontError/notConnected`` when the device is removed.
 ///
 /// A cancelled call withdraws what the backend does not have yet, waits for what it does, and then throws
 /// `CancellationError`: when it has thrown, nothing of it is in flight.
@@ -80,7 +81,7 @@ public final class BlkFrontDisk: Sendable {
   public func flush() async throws { _ = try await call(.flush) }
 
   /// Closes the disk from our side, as the protocol asks. Later calls and those that still wait for their turn fail with
-  /// ``BlkFrontError/notConnected``; what is in flight ends first. When this returns, nothing is shared and the thread is
+  /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first. When this returns, nothing is shared and the thread is
   /// over.
   ///
   /// - Parameter timeout: how long the backend may take to answer and to let go; after that everything is taken back, and
