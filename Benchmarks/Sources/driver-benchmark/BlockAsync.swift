@@ -18,13 +18,7 @@ func blockAsync(batch: Int, count: Int) throws -> Int {
     try bus.register(BlkBackDriver { _ in store })
     return nil
   }
-  let result = AsyncResult()
-  Task.detached { await result.set { try await read(device.frontendPath, guest, taskCount: batch, count) } }
-  defer {
-    backend.end(within: 0)
-    backend.join()
-  }
-  return try result.get()
+  return try wait(servedBy: backend) { try await read(device.frontendPath, guest, taskCount: batch, count) }
 }
 
 private func read(_ path: String, _ guest: LoopbackDomain, taskCount: Int, _ count: Int) async throws -> Int {
@@ -46,8 +40,19 @@ private func read(_ path: String, _ guest: LoopbackDomain, taskCount: Int, _ cou
   return succeeded
 }
 
+/// What a task of its own comes to, while `backend` runs.
+func wait(servedBy backend: BusThread, for body: @escaping @Sendable () async throws -> Int) throws -> Int {
+  let result = AsyncResult()
+  Task.detached { await result.set(body) }
+  defer {
+    backend.end(within: 0)
+    backend.join()
+  }
+  return try result.get()
+}
+
 /// What a task hands to the thread that waits for it.
-final class AsyncResult: Sendable {
+private final class AsyncResult: Sendable {
   private let result = Mutex<Result<Int, any Error>?>(nil)
   private let wakeup: Wakeup
 

@@ -16,13 +16,7 @@ func netAsync(batch: Int, count: Int) throws -> Int {
     try bus.register(NetBackDriver { _ in EchoEnd() })
     return nil
   }
-  let result = AsyncResult()
-  Task.detached { await result.set { try await echo(device.frontendPath, guest, batch: batch, count) } }
-  defer {
-    backend.end(within: 0)
-    backend.join()
-  }
-  return try result.get()
+  return try wait(servedBy: backend) { try await echo(device.frontendPath, guest, batch: batch, count) }
 }
 
 private func echo(_ path: String, _ guest: LoopbackDomain, batch: Int, _ count: Int) async throws -> Int {
