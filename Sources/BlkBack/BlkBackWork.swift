@@ -54,11 +54,12 @@ struct BlkBackWork: ~Copyable {
     self.geometry = geometry
     self.clock = clock
     self.failure = failure
-    buffers = PrivatePages(pageCount: count * BlkIf.maxSegmentCount)
+    let buffers = PrivatePages(pageCount: count * BlkIf.maxSegmentCount)
+    self.buffers = buffers
     requests = Array(repeating: nil, count: count)
     takenAt = Array(repeating: 0, count: count)
     copyFailed = Array(repeating: false, count: count)
-    completions = StoreCompletions(capacity: count)
+    completions = StoreCompletions(owner: ObjectIdentifier(buffers), capacity: count)
     freeSlots.append(contentsOf: (0..<count).reversed())
     arrived.reserveCapacity(count)
     batch.reserveCapacity(count)
@@ -172,7 +173,7 @@ struct BlkBackWork: ~Copyable {
     let request = requests[slot]!
     return StoreRequest(
       kind: request.kind, sector: request.sector, buffer: buffer(slot).slice(from: 0, count: request.byteCount),
-      slot: slot)
+      slot: slot, owner: ObjectIdentifier(buffers))
   }
 
   private mutating func addCopies(_ direction: GrantCopy.Direction, _ slot: Int) {

@@ -13,6 +13,9 @@ public protocol BlockStore: AnyObject, Sendable {
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions)
 
   /// Completes what has been done since. Never blocks.
+  ///
+  /// What a queue was given up with, because it was not completed within a second of its frontend's leave, may be completed
+  /// to the completions of any later one: it is forgotten there. Two queues at work must not have each other's.
   func reap(into completions: inout StoreCompletions)
 
   /// Readable when ``reap(into:)`` would complete something; nil for a store that completes everything in `submit`.
@@ -34,6 +37,8 @@ public struct StoreRequest: Sendable {
   /// Ours alone until the request is completed, and not to be touched after; empty for a flush.
   public let buffer: SharedBytes
   let slot: Int
+  /// The buffers of the queue that it is a request of. They outlive it.
+  let owner: ObjectIdentifier
 
   /// In bytes from the disk's start.
   public var offset: UInt64 { sector * UInt64(BlkIf.sectorByteCount) }
@@ -49,11 +54,16 @@ public struct StoreCompletions: ~Copyable {
   var list: [Completion] = []
   /// Why the first request of those that failed did; taken by whoever reports it.
   var failure: String?
+  private let owner: ObjectIdentifier
 
-  init(capacity: Int) { list.reserveCapacity(capacity) }
+  init(owner: ObjectIdentifier, capacity: Int) {
+    self.owner = owner
+    list.reserveCapacity(capacity)
+  }
 
   /// - Parameter succeeded: false is reported to the guest as an I/O error of this request.
   public mutating func complete(_ request: StoreRequest, succeeded: Bool = true) {
+    guard request.owner == owner else { return }
     list.append(Completion(slot: request.slot, succeeded: succeeded))
     if !succeeded, failure == nil { failure = "the store failed a \(request.kind) at sector \(request.sector)" }
   }
@@ -63,7 +73,9 @@ public struct StoreCompletions: ~Copyable {
   ///
   /// - Parameter reason: a sentence's beginning, such as "the image has become shorter than the disk".
   public mutating func fail(_ request: StoreRequest, because reason: @autoclosure () -> String) {
-    if failure == nil { failure = "\(reason()): a \(request.kind) at sector \(request.sector) failed" }
+    if failure == nil, request.owner == owner {
+      failure = "\(reason()): a \(request.kind) at sector \(request.sector) failed"
+    }
     complete(request, succeeded: false)
   }
 }

@@ -5,61 +5,39 @@ import BlkIf
 /// A part's tag is its call's place in the table and its own number in the call.
 final class BlkFrontCalls: BusThreadClient {
   private let device: BlkFrontDevice
-  private let mailbox: BlkFrontMailbox
+  private var mail: BusMail<BlkFrontCall, BlkFrontFacts>
   private var calls: [BlkFrontCall?] = []
   private var freePlaces: [Int] = []
   /// The calls with parts to put, in their order, from `lineStart` on. One that has ended meanwhile stays until its turn,
   /// when its place may be another's.
   private var line: [(place: Int, id: UInt64)] = []
   private var lineStart = 0
-  /// Calls that wait for the connection, in no order.
-  private var connecting: [Int] = []
-  /// Exchanged with the mailbox's.
-  private var newCalls: [BlkFrontCall] = []
-  private var newCancelledIDs: [UInt64] = []
-  private var shownNegotiation = Negotiation()
-  private var shownGeometry: BlockGeometry?
-  private var isClosed = false
+  private var shown = BlkFrontFacts()
 
-  init(_ device: BlkFrontDevice, _ mailbox: BlkFrontMailbox) {
-    (self.device, self.mailbox) = (device, mailbox)
-    newCalls.reserveCapacity(64)
-    newCancelledIDs.reserveCapacity(64)
+  init(_ device: BlkFrontDevice, _ mailbox: BusMailbox<BlkFrontCall, BlkFrontFacts>) {
+    (self.device, mail) = (device, BusMail(mailbox))
   }
 
-  var isIdle: Bool { freePlaces.count == calls.count }
+  var isIdle: Bool { freePlaces.count == calls.count && !mail.awaitsConnection }
 
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
 
   func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
     device.poll { complete($0) }
     showConnection()
-    takeMail()
-    let deadline = answerConnected(bus, now: now)
-    if isClosed || (!device.isConnected && bus.isEmpty && connecting.isEmpty) { failLine(.notConnected) }
+    mail.take({ admit($0) }, cancel: { cancel($0) })
+    let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)
+    if mail.isClosed || (!device.isConnected && bus.isEmpty && !mail.awaitsConnection) { failLine(.notConnected) }
     putParts()
     device.push()
     return deadline.map { .idleUntil($0) } ?? .idle
   }
 
   private func showConnection() {
-    guard let geometry = device.geometry,
-      geometry != shownGeometry || device.negotiation != shownNegotiation
+    guard let geometry = device.geometry, geometry != shown.geometry || device.negotiation != shown.negotiation
     else { return }
-    (shownGeometry, shownNegotiation) = (geometry, device.negotiation)
-    mailbox.show(geometry, shownNegotiation)
-  }
-
-  private func takeMail() {
-    isClosed = mailbox.take(&newCalls, &newCancelledIDs)
-    for index in newCalls.indices { admit(newCalls[index]) }
-    newCalls.removeAll(keepingCapacity: true)
-    for id in newCancelledIDs {
-      // One that has ended meanwhile is in nobody's way.
-      guard let place = calls.firstIndex(where: { $0?.id == id }) else { continue }
-      fail(place, CancellationError())
-    }
-    newCancelledIDs.removeAll(keepingCapacity: true)
+    shown = BlkFrontFacts(geometry: geometry, negotiation: device.negotiation)
+    mail.show { $0 = shown }
   }
 
   private func admit(_ call: BlkFrontCall) {
@@ -71,27 +49,15 @@ final class BlkFrontCalls: BusThreadClient {
       place = calls.count
       calls.append(call)
     }
-    if case .connection = call.kind { connecting.append(place) } else { line.append((place, call.id)) }
+    line.append((place, call.id))
   }
 
-  /// Ends the calls that waited for the connection, or whose time is up.
-  ///
-  /// - Returns: when to look again.
-  private func answerConnected(_ bus: Bus, now: Uptime) -> Uptime? {
-    var earliest: Uptime?
-    for place in connecting {
-      guard let call = calls[place], case .connection(let deadline) = call.kind else { continue }
-      if device.isConnected {
-        end(place)
-      } else if now >= deadline {
-        let report = bus.report.isEmpty ? "there is no such device" : bus.report.joined(separator: "; ")
-        fail(place, BlkFrontError.notConnectedInTime(report))
-      } else {
-        earliest = min(deadline, earliest ?? deadline)
-      }
-    }
-    connecting.removeAll { calls[$0] == nil }
-    return earliest
+  /// One that has ended meanwhile is in nobody's way.
+  private func cancel(_ id: UInt64) {
+    guard let place = calls.firstIndex(where: { $0?.id == id }) else { return }
+    fail(place, CancellationError())
+    // Its turn may never come: whoever asks with a time limit, and again, must not leave more in the line each time.
+    if let index = line[lineStart...].firstIndex(where: { $0.id == id }) { line.remove(at: index) }
   }
 
   // MARK: Parts
@@ -132,7 +98,6 @@ final class BlkFrontCalls: BusThreadClient {
     case .read: try device.read(sector: sector, byteCount: part.count, tag: tag)
     case .write: try device.write(sector: sector, call.bytes.span.extracting(part), tag: tag)
     case .flush: try device.flush(tag: tag)
-    case .connection: preconditionFailure("a connection has no parts")
     }
   }
 
@@ -185,23 +150,30 @@ final class BlkFrontCalls: BusThreadClient {
   }
 
   func ended() {
-    mailbox.close()
-    takeMail()
+    mail.takeLast({ admit($0) }, cancel: { cancel($0) })
     for place in calls.indices {
       guard let call = calls[place] else { continue }
       stop(place, call.inFlightCount > 0 ? BlkFrontError.disconnected : .notConnected)
       end(place)
     }
-    mailbox.setEnded()
+    mail.setEnded()
   }
 }
 
+/// What a disk's thread shows of it.
+struct BlkFrontFacts: Sendable {
+  var geometry = BlockGeometry(sectorCount: 0)
+  var negotiation = Negotiation()
+}
+
+extension BlkFrontError: BusCallError {}
+
 /// One call on a ``BlkFrontDisk``, and how far it has come.
-struct BlkFrontCall {
+struct BlkFrontCall: BusCall {
+  typealias Failure = BlkFrontError
+
   enum Kind {
     case read, write, flush
-    /// Ends when the device is connected.
-    case connection(before: Uptime)
   }
 
   let id: UInt64

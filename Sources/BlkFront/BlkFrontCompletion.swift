@@ -2,7 +2,8 @@ import BlkIf
 
 /// Why a request was not taken or, of a ``BlkFrontDisk``, how a call failed.
 @nonexhaustive public enum BlkFrontError: Error, Hashable, Sendable, CustomStringConvertible {
-  /// No backend is connected, or not any more.
+  /// No backend is connected, or not any more. Of a ``BlkFrontDisk``: it was closed, or its device removed, before the last
+  /// part of the call was given to the backend, which may have carried out others.
   case notConnected
   /// The ring has no free slot, or the pool too few free pages: poll, then try again.
   case busy

@@ -1,5 +1,4 @@
 import Logging
-import Synchronization
 
 /// A disk of ours for async programs: a ``BlkFrontDevice`` and its bus on a thread of their own.
 ///
@@ -10,7 +9,8 @@ import Synchronization
 /// When the backend goes away, calls of which it had a part fail with ``BlkFrontError/disconnected``: whether that part
 /// was carried out is not known, and whoever asked knows whether it may be repeated. Calls that it had nothing of, and later
 /// ones, wait until it is back, because a backend that restarts is a pause to a disk and no fault; cancel a call to wait
-/// no longer. They fail with ``BlkFrontError/notConnected`` when the device is removed.
+/// no longer. The same goes for a backend that breaks the protocol, which the disk takes leave of: it is back when it offers
+/// the device anew. They fail with ``BlkFrontError/notConnected`` when the device is removed.
 ///
 /// A cancelled call withdraws what the backend does not have yet, waits for what it does, and then throws
 /// `CancellationError`: when it has thrown, nothing of it is in flight.
@@ -21,8 +21,7 @@ import Synchronization
 ///
 /// When the last reference goes, the disk is closed as by ``close(within:)`` without anybody waiting for it.
 public final class BlkFrontDisk: Sendable {
-  private let mailbox: BlkFrontMailbox
-  private let thread: BusThread
+  private let facade: BusFacade<BlkFrontCall, BlkFrontFacts>
 
   /// Connects to the disk whose frontend directory this is, such as `/local/domain/1/device/vbd/51712`.
   ///
@@ -36,36 +35,23 @@ public final class BlkFrontDisk: Sendable {
     poolPageCount: Int = BlkFrontDevice.defaultPoolPageCount, timeout: Duration = .seconds(10),
     log: Logger = Logger(label: "blkfront")
   ) async throws -> BlkFrontDisk {
-    let disk = try BlkFrontDisk(frontendPath, on: platform, log: log) {
-      BlkFrontDevice(protocol: layout, poolPageCount: poolPageCount)
-    }
-    let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + timeout.nanoseconds)
-    do { _ = try await disk.call(.connection(before: deadline)) } catch {
-      await disk.close(within: .zero)
-      throw error
-    }
-    return disk
-  }
-
-  private init(
-    _ frontendPath: String, on platform: any Platform, log: Logger, makeDevice: @Sendable () -> BlkFrontDevice
-  ) throws(DeviceError) {
-    let mailbox = BlkFrontMailbox()
-    self.mailbox = mailbox
-    thread = try BusThread(on: platform, log: log, name: "blkfront") { (bus) throws(XenstoreError) in
-      let device = makeDevice()
+    let facade = try await BusFacade<BlkFrontCall, BlkFrontFacts>.connect(
+      on: platform, log: log, name: "blkfront", facts: BlkFrontFacts(), timeout: timeout
+    ) { (bus, mailbox) throws(XenstoreError) in
+      let device = BlkFrontDevice(protocol: layout, poolPageCount: poolPageCount)
       try bus.register(device, at: frontendPath)
       return BlkFrontCalls(device, mailbox)
     }
+    return BlkFrontDisk(facade)
   }
 
-  deinit { thread.end(within: 1) }
+  private init(_ facade: BusFacade<BlkFrontCall, BlkFrontFacts>) { self.facade = facade }
 
   /// The disk as the backend described it at the last connection.
-  public var geometry: BlockGeometry { mailbox.geometry }
+  public var geometry: BlockGeometry { facade.facts.geometry }
 
   /// What the two ends agreed on, at the last connection.
-  public var negotiation: Negotiation { mailbox.negotiation }
+  public var negotiation: Negotiation { facade.facts.negotiation }
 
   /// Reads `byteCount` bytes from `sector` on.
   ///
@@ -95,45 +81,20 @@ public final class BlkFrontDisk: Sendable {
   public func flush() async throws { _ = try await call(.flush) }
 
   /// Closes the disk from our side, as the protocol asks. Later calls and those that still wait for their turn fail with
-  /// ``BlkFrontError/notConnected``; what is in flight ends first. When this returns, nothing is shared and the thread is
+  /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first. When this returns, nothing is shared and the thread is
   /// over.
   ///
   /// - Parameter timeout: how long the backend may take to answer and to let go; after that everything is taken back, and
   ///   what was in flight fails with ``BlkFrontError/disconnected``.
   public func close(within timeout: Duration = .seconds(10)) async {
-    mailbox.close()
-    thread.end(within: Double(timeout.nanoseconds) / 1e9)
-    await mailbox.end()
+    await facade.close(within: timeout)
   }
 
   private func call(
     _ kind: BlkFrontCall.Kind, sector: UInt64 = 0, byteCount: Int = 0, _ bytes: [UInt8] = []
   ) async throws -> [UInt8] {
-    try Task.checkCancellation()
-    let id = mailbox.newID()
-    return try await withTaskCancellationHandler {
-      try await withCheckedThrowingContinuation { continuation in
-        put(
-          BlkFrontCall(
-            id: id, kind: kind, sector: sector, byteCount: byteCount, bytes: bytes, continuation: continuation))
-        // A cancellation that came between the check and the call found nothing to cancel.
-        if Task.isCancelled { cancel(id) }
-      }
-    } onCancel: {
-      cancel(id)
+    try await facade.call { id, continuation in
+      BlkFrontCall(id: id, kind: kind, sector: sector, byteCount: byteCount, bytes: bytes, continuation: continuation)
     }
-  }
-
-  private func put(_ call: BlkFrontCall) { if mailbox.put(call) { thread.wake() } }
-
-  private func cancel(_ id: UInt64) { if mailbox.cancel(id) { thread.wake() } }
-}
-
-extension Duration {
-  /// At most some three hundred years.
-  fileprivate var nanoseconds: UInt64 {
-    let (seconds, attoseconds) = components
-    guard seconds >= 0, attoseconds >= 0 else { return 0 }
-    return UInt64(min(seconds, 1 << 33)) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
   }
 }

@@ -6,6 +6,12 @@ public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, Express
 
   public init() {}
 
+  /// An empty one with room for as much as `other` has.
+  init(capacityOf other: NetFrameBatch) {
+    bytes.reserveCapacity(other.bytes.count)
+    ends.reserveCapacity(other.ends.count)
+  }
+
   public init(arrayLiteral frames: [UInt8]...) { for frame in frames { append(frame.span) } }
 
   public var startIndex: Int { 0 }

@@ -1,14 +1,11 @@
 import NetIf
 
-/// What a task asks of a card's thread.
-struct NetFrontCall: Sendable {
-  enum Kind: Sendable {
-    case connection(before: Uptime)
-    case transmission(NetFrameBatch)
-  }
+/// A transmission through a ``NetFrontCard``.
+struct NetFrontCall: BusCall {
+  typealias Failure = NetFrontError
 
   let id: UInt64
-  let kind: Kind
+  let batch: NetFrameBatch
   let continuation: CheckedContinuation<Void, any Error>
 }
 
@@ -18,26 +15,27 @@ struct NetFrontFacts: Sendable {
   var mtu = 0
   var hasCarrier = false
   var negotiation = Negotiation()
+  var statistics = NetStatistics()
 }
+
+extension NetFrontError: BusCallError {}
 
 /// The calls of a ``NetFrontCard`` on their way through its device; it lives on the card's thread.
 final class NetFrontCalls: BusThreadClient {
   private let device: NetFrontDevice
-  private let mailbox: NetFrontMailbox
-  /// Transmissions in their order, and how many frames of the first one have been put.
+  private var mail: BusMail<NetFrontCall, NetFrontFacts>
+  private let inbox: NetFrontInbox
+  /// In their order, and how many frames of the first one have been put.
   private var calls: [NetFrontCall] = []
   private var putCount = 0
-  private var connecting: [NetFrontCall] = []
-  /// Exchanged with the mailbox's.
-  private var newCalls: [NetFrontCall] = []
-  private var newCancelledIDs: [UInt64] = []
   private var arrived = NetFrameBatch()
-  private var isClosed = false
   private var wasConnected = false
 
-  init(_ device: NetFrontDevice, _ mailbox: NetFrontMailbox) { (self.device, self.mailbox) = (device, mailbox) }
+  init(_ device: NetFrontDevice, _ mailbox: BusMailbox<NetFrontCall, NetFrontFacts>, _ inbox: NetFrontInbox) {
+    (self.device, mail, self.inbox) = (device, BusMail(mailbox), inbox)
+  }
 
-  var isIdle: Bool { calls.isEmpty && connecting.isEmpty && device.inFlightCount == 0 }
+  var isIdle: Bool { calls.isEmpty && !mail.awaitsConnection && device.inFlightCount == 0 }
 
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
 
@@ -46,71 +44,38 @@ final class NetFrontCalls: BusThreadClient {
     var batch = NetFrameBatch()
     swap(&batch, &arrived)
     device.poll(now: now) { batch.append($0) }
-    if !batch.isEmpty { mailbox.deliver(&batch) }
+    if !batch.isEmpty { inbox.deliver(&batch) }
     swap(&batch, &arrived)
-    takeMail()
-    let deadline = answerConnected(bus, now: now)
-    if isClosed || (!device.isConnected && bus.isEmpty && connecting.isEmpty) { failAll(.notConnected) }
+    mail.take({ calls.append($0) }, cancel: { cancel($0) })
+    // Whoever is told looks at what the card agreed on.
+    if mail.awaitsConnection, device.isConnected { show() }
+    let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)
+    if mail.isClosed || (!device.isConnected && bus.isEmpty && !mail.awaitsConnection) { failAll(.notConnected) }
     putFrames()
     device.push()
     show()
-    return [deadline, device.nextPoll].compactMap(\.self).min().map(PollOutcome.idleUntil) ?? .idle
+    let refill = device.nextPoll
+    guard let earliest = deadline ?? refill else { return .idle }
+    return .idleUntil(min(earliest, refill ?? earliest))
   }
 
   private func show() {
-    mailbox.show(device.statistics, hasCarrier: device.isConnected && device.hasCarrier)
-    if device.isConnected, !wasConnected {
-      mailbox.show(
-        NetFrontFacts(
-          macAddress: device.macAddress, mtu: device.mtu ?? 0, hasCarrier: device.hasCarrier,
-          negotiation: device.negotiation))
+    let isNew = device.isConnected && !wasConnected
+    mail.show { facts in
+      facts.statistics = device.statistics
+      facts.hasCarrier = device.isConnected && device.hasCarrier
+      if isNew {
+        (facts.macAddress, facts.mtu, facts.negotiation) = (device.macAddress, device.mtu ?? 0, device.negotiation)
+      }
     }
     wasConnected = device.isConnected
   }
 
-  private func takeMail() {
-    isClosed = mailbox.take(&newCalls, &newCancelledIDs)
-    for call in newCalls {
-      if case .connection = call.kind { connecting.append(call) } else { calls.append(call) }
-    }
-    newCalls.removeAll(keepingCapacity: true)
-    for id in newCancelledIDs { cancel(id) }
-    newCancelledIDs.removeAll(keepingCapacity: true)
-  }
-
   /// One that has ended meanwhile is in nobody's way.
   private func cancel(_ id: UInt64) {
-    if let place = connecting.firstIndex(where: { $0.id == id }) {
-      connecting.remove(at: place).continuation.resume(throwing: CancellationError())
-    } else if let place = calls.firstIndex(where: { $0.id == id }) {
-      if place == 0 { putCount = 0 }
-      calls.remove(at: place).continuation.resume(throwing: CancellationError())
-    }
-  }
-
-  /// Ends the calls that waited for the connection, or whose time is up.
-  ///
-  /// - Returns: when to look again.
-  private func answerConnected(_ bus: Bus, now: Uptime) -> Uptime? {
-    guard !connecting.isEmpty else { return nil }
-    // Whoever is told looks at what the card agreed on.
-    if device.isConnected { show() }
-    var waiting: [NetFrontCall] = []
-    var earliest: Uptime?
-    for call in connecting {
-      guard case .connection(let deadline) = call.kind else { continue }
-      if device.isConnected {
-        call.continuation.resume()
-      } else if now >= deadline || isClosed {
-        let report = bus.report.isEmpty ? "there is no such device" : bus.report.joined(separator: "; ")
-        call.continuation.resume(throwing: NetFrontError.notConnectedInTime(report))
-      } else {
-        waiting.append(call)
-        earliest = min(deadline, earliest ?? deadline)
-      }
-    }
-    connecting = waiting
-    return earliest
+    guard let place = calls.firstIndex(where: { $0.id == id }) else { return }
+    if place == 0 { putCount = 0 }
+    calls.remove(at: place).continuation.resume(throwing: CancellationError())
   }
 
   // MARK: Frames
@@ -133,11 +98,12 @@ final class NetFrontCalls: BusThreadClient {
 
   /// - Returns: false when the ring or the pool is full and the call has frames left.
   private func put(_ call: NetFrontCall) throws(NetFrontError) -> Bool {
-    guard case .transmission(let batch) = call.kind else { return true }
     // Before the first one goes.
-    if putCount == 0 { for frame in batch { try device.check(byteCount: frame.count) } }
-    while putCount < batch.count {
-      let frame = batch[putCount]
+    if putCount == 0 { for frame in call.batch { try device.check(byteCount: frame.count) } }
+    while putCount < call.batch.count {
+      let frame = call.batch[putCount]
+      // Again, since room never comes for what a backend that has come back with a smaller limit does not allow.
+      try device.check(byteCount: frame.count)
       guard device.hasRoom(for: frame.count) else { return false }
       try device.send(frame.span)
       putCount += 1
@@ -152,11 +118,10 @@ final class NetFrontCalls: BusThreadClient {
   }
 
   func ended() {
-    takeMail()
+    mail.takeLast({ calls.append($0) }, cancel: { cancel($0) })
     failAll(.notConnected)
-    for call in connecting { call.continuation.resume(throwing: NetFrontError.notConnected) }
-    connecting = []
-    mailbox.show(device.statistics, hasCarrier: false)
-    mailbox.setEnded()
+    show()
+    inbox.close()
+    mail.setEnded()
   }
 }

@@ -1,10 +1,13 @@
 import Logging
-import Synchronization
 
 /// A network card of ours for async programs: a ``NetFrontDevice`` and its bus on a thread of their own.
 ///
 /// What arrives is there in batches, all that has come since the last one. A program that is slower than its network loses
 /// frames, as behind any card: at most ``receivedCapacity`` frames wait, and the others count as dropped.
+///
+/// A batch sent costs one allocation, its continuation, and a batch received three, its continuation, its bytes and where its
+/// frames end, however many frames they have; each costs one or two more that the runtime makes to resume its task
+/// (Benchmarks, `net-async`). The card's thread makes two each time that it wakes, to show what it has counted.
 ///
 /// When the backend goes away, what was in flight is lost and counted as dropped; transmissions under way wait until it
 /// is back. When the last reference goes, the card is closed as by ``close(within:)`` without anybody waiting for it.
@@ -13,8 +16,8 @@ public final class NetFrontCard: Sendable {
   public static let receivedCapacity = 1024
   static let receivedByteCapacity = 4 << 20
 
-  private let mailbox: NetFrontMailbox
-  private let thread: BusThread
+  private let facade: BusFacade<NetFrontCall, NetFrontFacts>
+  private let inbox: NetFrontInbox
 
   /// Connects to the card whose frontend directory this is, such as `/local/domain/1/device/vif/0`.
   ///
@@ -28,58 +31,53 @@ public final class NetFrontCard: Sendable {
     announcing announcements: [NetFrontAnnouncement] = [], timeout: Duration = .seconds(10),
     log: Logger = Logger(label: "netfront")
   ) async throws -> NetFrontCard {
-    let card = try NetFrontCard(frontendPath, on: platform, features, announcements, log: log)
-    let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + timeout.nanoseconds)
-    do { try await card.call(.connection(before: deadline)) } catch {
-      await card.close(within: .zero)
-      throw error
-    }
-    return card
-  }
-
-  private init(
-    _ frontendPath: String, on platform: any Platform, _ features: NetFeatures,
-    _ announcements: [NetFrontAnnouncement], log: Logger
-  ) throws(DeviceError) {
-    let mailbox = NetFrontMailbox()
-    self.mailbox = mailbox
-    thread = try BusThread(on: platform, log: log, name: "netfront") { (bus) throws(XenstoreError) in
+    let inbox = NetFrontInbox()
+    let facade = try await BusFacade<NetFrontCall, NetFrontFacts>.connect(
+      on: platform, log: log, name: "netfront", facts: NetFrontFacts(), timeout: timeout
+    ) { (bus, mailbox) throws(XenstoreError) in
       let device = NetFrontDevice(features: features)
       device.announcements = announcements
       try bus.register(device, at: frontendPath)
-      return NetFrontCalls(device, mailbox)
+      return NetFrontCalls(device, mailbox, inbox)
     }
+    return NetFrontCard(facade, inbox)
   }
 
-  deinit { thread.end(within: 1) }
+  private init(_ facade: BusFacade<NetFrontCall, NetFrontFacts>, _ inbox: NetFrontInbox) {
+    (self.facade, self.inbox) = (facade, inbox)
+  }
 
   /// The card's own address.
-  public var macAddress: MACAddress? { mailbox.facts.macAddress }
+  public var macAddress: MACAddress? { facade.facts.macAddress }
   /// The largest payload of a frame, at the last connection.
-  public var mtu: Int { mailbox.facts.mtu }
+  public var mtu: Int { facade.facts.mtu }
   /// Whether a backend is connected, and says that the link is up.
-  public var hasCarrier: Bool { mailbox.facts.hasCarrier }
+  public var hasCarrier: Bool { facade.facts.hasCarrier }
   /// What the two ends agreed on, at the last connection.
-  public var negotiation: Negotiation { mailbox.facts.negotiation }
+  public var negotiation: Negotiation { facade.facts.negotiation }
   /// What the card has done; frames that arrived and that nobody received in time count as dropped.
-  public var statistics: NetStatistics { mailbox.statistics }
+  public var statistics: NetStatistics {
+    var statistics = facade.facts.statistics
+    statistics.rx.drops &+= inbox.lostCount
+    return statistics
+  }
 
   /// What arrives, as long as the card is open. One consumer at a time: two of them share the batches.
-  public var received: Received { Received(mailbox: mailbox) }
+  public var received: Received { Received(inbox: inbox) }
 
   public struct Received: AsyncSequence, Sendable {
-    fileprivate let mailbox: NetFrontMailbox
+    fileprivate let inbox: NetFrontInbox
 
-    public func makeAsyncIterator() -> Iterator { Iterator(mailbox: mailbox) }
+    public func makeAsyncIterator() -> Iterator { Iterator(inbox: inbox) }
 
     public struct Iterator: AsyncIteratorProtocol {
-      fileprivate let mailbox: NetFrontMailbox
+      fileprivate let inbox: NetFrontInbox
 
       /// All frames that have come since the last batch, at least one; nil when the card is closed or the task cancelled.
-      public mutating func next() async -> NetFrameBatch? { await mailbox.receive() }
+      public mutating func next() async -> NetFrameBatch? { await inbox.receive() }
 
       public mutating func next(isolation actor: isolated (any Actor)?) async -> NetFrameBatch? {
-        await mailbox.receive()
+        await inbox.receive()
       }
     }
   }
@@ -91,7 +89,8 @@ public final class NetFrontCard: Sendable {
   ///   back with a smaller limit meanwhile; ``NetFrontError/notConnected`` when the card is closed; `CancellationError`:
   ///   each frame has then been sent whole or not at all.
   public func transmit(_ batch: NetFrameBatch) async throws {
-    if !batch.isEmpty { try await call(.transmission(batch)) }
+    if batch.isEmpty { return }
+    try await facade.call { id, continuation in NetFrontCall(id: id, batch: batch, continuation: continuation) }
   }
 
   /// Closes the card from our side, as the protocol asks. Transmissions that wait for their turn fail with
@@ -100,33 +99,7 @@ public final class NetFrontCard: Sendable {
   ///
   /// - Parameter timeout: how long the backend may take to answer and to let go; after that everything is taken back.
   public func close(within timeout: Duration = .seconds(10)) async {
-    mailbox.close()
-    thread.end(within: Double(timeout.nanoseconds) / 1e9)
-    await mailbox.end()
-  }
-
-  private func call(_ kind: NetFrontCall.Kind) async throws {
-    try Task.checkCancellation()
-    let id = mailbox.newID()
-    try await withTaskCancellationHandler {
-      try await withCheckedThrowingContinuation { continuation in
-        if mailbox.put(NetFrontCall(id: id, kind: kind, continuation: continuation)) { thread.wake() }
-        // A cancellation that came between the check and the call found nothing to cancel.
-        if Task.isCancelled { cancel(id) }
-      }
-    } onCancel: {
-      cancel(id)
-    }
-  }
-
-  private func cancel(_ id: UInt64) { if mailbox.cancel(id) { thread.wake() } }
-}
-
-extension Duration {
-  /// At most some three hundred years.
-  fileprivate var nanoseconds: UInt64 {
-    let (seconds, attoseconds) = components
-    guard seconds >= 0, attoseconds >= 0 else { return 0 }
-    return UInt64(min(seconds, 1 << 33)) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+    inbox.close()
+    await facade.close(within: timeout)
   }
 }

@@ -35,7 +35,8 @@ final class BackendSession: DeviceSession {
 
   func step() throws(DeviceError) -> SessionProgress {
     let isOnline = try device.own.optionalString("online") != "0"
-    let isPlugged = try isPlugged()
+    // Asked only while it matters: what the script has failed must be able to close.
+    let isPlugged = try handshake.phase == .initWait ? isPlugged() : true
     let written: Bool
     switch handshake.observe(frontend: try device.otherState(), isOnline: isOnline, isPlugged: isPlugged) {
     case .none:

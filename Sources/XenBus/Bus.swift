@@ -120,13 +120,12 @@ public final class Bus {
   public func poll() -> PollOutcome {
     for (path, call) in signal.take() {
       guard let session = sessions[path] else { continue }
-      switch call {
-      case .fault(let error, let life):
-        guard session.device.life == life else { continue }
+      if let (error, life) = call.fault, session.device.life == life {
         session.close(because: error)
         dirty.insert(path)
-      case .attention: session.answer()
       }
+      // Also when the fault is a former life's. After one of this life nothing is asked: the device is not connected.
+      if call.wantsAttention { session.answer() }
     }
     var budget = 64
     while budget > 0, let event = store.nextWatchEvent() {

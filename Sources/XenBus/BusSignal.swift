@@ -4,11 +4,11 @@ import XenPlatform
 /// What other threads tell a bus.
 final class BusSignal: Sendable {
   /// What is to be told about one device.
-  enum Call: Sendable {
+  struct Call: Sendable {
     /// The queue of this life stopped for this reason.
-    case fault(DeviceError, life: Int)
+    var fault: (error: DeviceError, life: Int)?
     /// The backend is to be asked what its queue wants.
-    case attention
+    var wantsAttention = false
   }
 
   let wakeup: Wakeup
@@ -17,13 +17,12 @@ final class BusSignal: Sendable {
   init() throws(ResourceError) { wakeup = try Wakeup() }
 
   func report(_ error: DeviceError, at path: String, life: Int) {
-    calls.withLock { $0[path] = .fault(error, life: life) }
+    calls.withLock { $0[path, default: Call()].fault = (error, life) }
     wakeup.signal()
   }
 
   func callForAttention(at path: String) {
-    // A fault is news enough.
-    calls.withLock { $0[path] = $0[path] ?? .attention }
+    calls.withLock { $0[path, default: Call()].wantsAttention = true }
     wakeup.signal()
   }
 

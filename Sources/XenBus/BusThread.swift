@@ -79,14 +79,16 @@ public final class BusThread: Sendable {
   /// Tells the thread to end: when its client is idle and the other ends have let go of every device, or when the time
   /// is up. Does not wait for that, and only the first call counts.
   ///
-  /// - Parameter seconds: zero lets go of everything at once, as when a process ends; the states stay as they are.
+  /// - Parameter seconds: zero lets go of everything at once, as when a process ends; the states stay as they are. May be
+  ///   infinite.
   public func end(within seconds: Double) {
-    let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + UInt64(max(0, seconds) * 1e9))
+    // Three hundred years at most, so that any number is an instant.
+    let deadline = Uptime(nanoseconds: Uptime.now.nanoseconds + UInt64(min(max(0, seconds), 1e10) * 1e9))
     state.deadline.withLock { if $0 == nil { $0 = deadline } }
     wake()
   }
 
-  /// Waits for the thread, which has been told to end.
+  /// Waits for the thread, which has been told to end. A second call returns at once.
   public func join() {
     // Taken out first: of two who wait, one does.
     let handle = handle.withLock { $0.take() }

@@ -167,6 +167,20 @@ struct BlkFrontDiskTests {
     #expect(rig.holdsNothing)
   }
 
+  @Test func cancelledConnectionEndsAtOnceAndLeavesNothing() async throws {
+    let connecting = Task { [path = device.frontendPath, guest = rig.guest] in
+      try await BlkFrontDisk.connect(to: path, on: guest, timeout: .seconds(20), log: .silent)
+    }
+    // Its thread is there: a backend that offers, and then answers nobody, sees its rings.
+    let bus = try Bus(on: rig.driverDomain, log: .silent)
+    try bus.register(RawBlkBackend())
+    bus.poll()
+    #expect(try await eventually { try rig.state(device.frontendPath) == .initialised })
+    connecting.cancel()
+    await #expect(throws: CancellationError.self) { try await connecting.value }
+    #expect(rig.holdsNothing)
+  }
+
   @Test func backendThatGoesAwayFailsWhatItHadAndTheRestWaitsForTheNext() async throws {
     let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
     let first = try serve(store)

@@ -79,6 +79,30 @@ struct BlkLifecycleTests {
     #expect(pair.complete(disk)[2]?.bytes == pattern(512, seed: 3))
   }
 
+  /// As when an image's server hangs for longer than a disconnected backend waits for it, and the driver serves its guest's
+  /// next life from the same store.
+  @Test func completionForAQueueThatIsGoneIsNotTakenForARequestOfTheNext() throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: store)
+    try pair.connect()
+    try disk.read(sector: 0, byteCount: 512, tag: 1)
+    disk.push()
+    #expect(pair.scheduler.run { store.heldCount == 1 })
+    pair.scheduler.remove(pair.frontBus)
+    let successor = BlkFrontDevice()
+    let bus = try pair.addFrontBus(successor, at: pair.device.frontendPath)
+    #expect(pair.scheduler.run { successor.isConnected && pair.backBus.isConnected }, "\(bus.report)")
+    try successor.write(sector: 1, pattern(512, seed: 1).span, tag: 2)
+    successor.push()
+    #expect(pair.scheduler.run { store.heldCount == 2 })
+    store.letGo()
+    #expect(pair.complete(successor)[2]?.result == .succeeded)
+    try successor.read(sector: 1, byteCount: 512, tag: 3)
+    #expect(pair.complete(successor)[3]?.bytes == pattern(512, seed: 1))
+    #expect(pair.closed.list.map(\.readRequests) == [0])
+  }
+
   @Test func backendOnAThreadServesARealFile() throws {
     let image = try TemporaryFile(byteCount: 1 << 20)
     let rig = try Rig()

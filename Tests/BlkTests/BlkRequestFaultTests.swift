@@ -97,6 +97,16 @@ struct BlkRequestFaultTests {
     try expectFault(pair, bad)
   }
 
+  @Test func badGrantIsNotHeldAgainstTheNextRequest() throws {
+    let pair = try pair()
+    var bad = request(BlkIf.Operation.read, [(0, 0, 7)], id: 1)
+    bad.segments[0].gref = 4_000_000
+    frontend.put(bad)
+    #expect(try pair.statuses(frontend, 1) == [1: BlkIf.Status.error])
+    frontend.put(request(BlkIf.Operation.read, [(0, 0, 7)], id: 2))
+    #expect(try pair.statuses(frontend, 1) == [2: BlkIf.Status.okay])
+  }
+
   @Test func writeWithABadGrantChangesNothingOnTheDisk() throws {
     let store = RecordingStore(sectorCount: 64)
     let pair = try pair(store)

@@ -127,6 +127,23 @@ struct BlkTransferTests {
     #expect(pair.complete(disk)[11]?.bytes == pattern(512, seed: 10))
   }
 
+  @Test func barrierWaitsForWhatTheStoreStillHas() throws {
+    let disk = BlkFrontDevice()
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let pair = try BlkPair(frontend: disk, store: store)
+    try pair.connect()
+    let sector = pattern(512, seed: 1)
+    try disk.write(sector: 1, sector.span, tag: 1)
+    try disk.writeBarrier(sector: 2, sector.span, tag: 2)
+    try disk.write(sector: 3, sector.span, tag: 3)
+    disk.push()
+    #expect(pair.scheduler.run { store.heldCount > 0 })
+    _ = pair.scheduler.run(turns: 100) { false }
+    #expect(store.submittedCount == 1)
+    store.letGo()
+    #expect(pair.complete(disk).count == 3)
+  }
+
   @Test func barriersAloneAreOffered() throws {
     let disk = BlkFrontDevice()
     let store = RecordingStore(sectorCount: 64)

@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 import XenBus
@@ -65,6 +66,25 @@ struct ConnectedDeviceTests {
     #expect(try !rig.directory("/local/domain/2").children().contains("error"))
   }
 
+  /// A queue stops while its frontend goes through another connection, and the next queue wants something at once.
+  @Test func faultOfAFormerLifeDoesNotSwallowACallForAttention() throws {
+    let host = ReportingHost()
+    back.queues[disk.backendPath] = (StoppingQueue(), .protocolViolation("the request index jumped"))
+    let backBus = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)
+    try backBus.register(back)
+    #expect(settle(try rig.frontBus(front), backBus))
+    back.log.events[disk.backendPath] = [
+      .start: { [back, disk] in
+        host.stopFirst()
+        back.attention[disk.backendPath]?()
+      }
+    ]
+    #expect(settle(try rig.frontBus(FakeFrontend()), backBus))
+    #expect(back.log.count(of: .start, at: disk.backendPath) == 2)
+    #expect(back.log.count(of: .attend, at: disk.backendPath) == 1)
+    #expect(try rig.state(disk.backendPath) == .connected)
+  }
+
   // MARK: X3: changes at the other end
 
   @Test func watchedKeyOfTheBackendIsFollowed() throws {
@@ -118,8 +138,20 @@ struct ConnectedDeviceTests {
     #expect(
       try rig.error(of: rig.driverDomain, disk.backendPath)
         == "22 the hotplug script failed: \"there is no bridge xenbr0\"")
-    #expect(try rig.state(disk.backendPath) == .closing)
+    #expect(try rig.state(disk.backendPath) == .closed)
     #expect(try rig.state(disk.frontendPath) == .closed)
+    #expect(try rig.toolstack.destroy(disk, timeout: 0), "it can be unplugged")
+    #expect(settle(buses.front, buses.back))
+    #expect(buses.back.isEmpty)
+  }
+
+  @Test func hotplugScriptThatFailsLateDoesNotCloseAConnectedDevice() throws {
+    back.waitsForHotplug = true
+    try rig.write(disk.backendPath, "hotplug-status", "connected")
+    let buses = try connect()
+    try rig.write(disk.backendPath, "hotplug-status", "error")
+    #expect(settle(buses.front, buses.back))
+    #expect(try rig.state(disk.backendPath) == .connected)
   }
 
   @Test func driverThatNeedsNoHotplugScriptDoesNotWaitForOne() throws {
@@ -176,4 +208,18 @@ struct ConnectedDeviceTests {
     #expect(back.log.count(of: .disconnect, at: disk.backendPath) > 0)
     #expect(buses.back.report == ["\(second.backendPath): connected"])
   }
+}
+
+/// Polls nothing, and says that the first queue has stopped when it is told to.
+private final class ReportingHost: QueueHost {
+  private let whenStopped = Mutex<(@Sendable () -> Void)?>(nil)
+  let now = Uptime(nanoseconds: 0)
+
+  func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
+    self.whenStopped.withLock { $0 = $0 ?? whenStopped }
+  }
+
+  func stop(_ queue: any DataQueue) {}
+
+  func stopFirst() { whenStopped.withLock(\.self)?() }
 }

@@ -122,6 +122,7 @@ struct DeviceFailureTests {
     let restarted = try rig.backBus(FakeBackend())
     #expect(settle(buses.front, restarted))
     #expect(try rig.state(bad.frontendPath) == .connected)
+    #expect(try rig.error(of: rig.guest, bad.frontendPath) == nil, "what is mended is not said any more")
   }
 
   @Test func failingDeviceThatIsUnpluggedGoesAway() throws {

@@ -18,13 +18,7 @@ func blockAsync(batch: Int, count: Int) throws -> Int {
     try bus.register(BlkBackDriver { _ in store })
     return nil
   }
-  let result = Result()
-  Task.detached { await result.set { try await read(device.frontendPath, guest, taskCount: batch, count) } }
-  defer {
-    backend.end(within: 0)
-    backend.join()
-  }
-  return try result.get()
+  return try wait(servedBy: backend) { try await read(device.frontendPath, guest, taskCount: batch, count) }
 }
 
 private func read(_ path: String, _ guest: LoopbackDomain, taskCount: Int, _ count: Int) async throws -> Int {
@@ -46,15 +40,26 @@ private func read(_ path: String, _ guest: LoopbackDomain, taskCount: Int, _ cou
   return succeeded
 }
 
+/// What a task of its own comes to, while `backend` runs.
+func wait(servedBy backend: BusThread, for body: @escaping @Sendable () async throws -> Int) throws -> Int {
+  let result = AsyncResult()
+  Task.detached { await result.set(body) }
+  defer {
+    backend.end(within: 0)
+    backend.join()
+  }
+  return try result.get()
+}
+
 /// What a task hands to the thread that waits for it.
-private final class Result: Sendable {
-  private let result = Mutex<Swift.Result<Int, any Error>?>(nil)
+private final class AsyncResult: Sendable {
+  private let result = Mutex<Result<Int, any Error>?>(nil)
   private let wakeup: Wakeup
 
   init() { wakeup = try! Wakeup() }
 
   func set(_ body: () async throws -> Int) async {
-    let value: Swift.Result<Int, any Error>
+    let value: Result<Int, any Error>
     do { value = .success(try await body()) } catch { value = .failure(error) }
     result.withLock { $0 = value }
     wakeup.signal()

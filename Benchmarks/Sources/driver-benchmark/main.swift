@@ -1,6 +1,6 @@
 // driver-benchmark WORKLOAD BATCH COUNT: carries COUNT requests or frames, BATCH at a time, through a frontend and a backend on
-// an in-process Xen, and fails when fewer come back: all on one thread, but for block-async. Benchmarks/driver-thresholds counts
-// what that costs.
+// an in-process Xen, and fails when fewer come back: all on one thread, but for block-async and net-async.
+// Benchmarks/driver-thresholds counts what that costs.
 // driver-benchmark times ROUNDS: by the clock, beside the plain work on the same bytes. Benchmarks/driver-times runs it.
 import Glibc
 import NetFront
@@ -9,6 +9,7 @@ let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
   "block-async": { batch in { try blockAsync(batch: batch, count: $0) } },
   "block-read": { try block(writing: false, batch: $0) },
   "block-write": { try block(writing: true, batch: $0) },
+  "net-async": { batch in { try netAsync(batch: batch, count: $0) } },
   // Frames of 1500 bytes.
   "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0) },
   // The same with an event channel for each ring, and so more events when there is little to do.
