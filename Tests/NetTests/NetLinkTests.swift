@@ -346,6 +346,20 @@ struct FrameQueueTests {
     }
   }
 
+  /// Three pages, and frames at multiples of 64 bytes: a frame fits where its first free byte is, and not one line before.
+  @Test func aLineThatHasGoneRoundFillsItsGapAndNoMore() {
+    var queue = FrameQueue(capacity: 40, byteCapacity: 1, maxFrameByteCount: 4096)
+    let (first, second) = (frame(1, byteCount: 4032), frame(2, byteCount: 4096))
+    let puts = [queue.put(first.span), queue.put(second.span), queue.put(second.span)]
+    queue.removeFirst()
+    let (tooLong, fits, short) = (frame(3, byteCount: 4033), frame(4, byteCount: 4032), frame(5))
+    let more = [queue.put(tooLong.span), queue.put(fits.span)]
+    // The last 64 bytes of the three pages are behind the end by now.
+    let last = queue.put(short.span)
+    let (bytes, count) = (queue[0].bytes.copied(), queue.count)
+    #expect(puts == [true, true, true] && more == [false, true] && !last && bytes == second && count == 3)
+  }
+
   /// As when an interface has longer frames than the line takes, and cuts them off.
   @Test(arguments: [4096, 65535]) func frameThatFillsAllTheRoomThereIsIsDropped(longest: Int) {
     var queue = FrameQueue(capacity: 4, maxFrameByteCount: longest)
