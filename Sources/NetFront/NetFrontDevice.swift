@@ -71,7 +71,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   /// - Parameters:
   ///   - now: the time, where it is not the machine's: a simulation's.
   ///   - body: given a frame that the backend can still write, so copy it out once and look at the copy. It is valid during
-  ///     the call. The call may send and push, but neither poll nor let the bus poll.
+  ///     the call. The call may send and push, but neither poll, nor let the bus poll, nor ask for statistics.
   /// - Returns: how many there were.
   @discardableResult
   public func poll(now: Uptime? = nil, _ body: (_ frame: borrowing NetFrontFrame) -> Void) -> Int {

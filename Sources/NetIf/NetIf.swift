@@ -16,8 +16,8 @@ public enum NetIf {
   public static let maxFrameByteCount = 0xFFFF
   /// How many slots with data a packet may have that both ends can count on (`XEN_NETIF_NR_SLOTS_MIN`).
   public static let maxFragmentCount = 18
-  /// How many slots with data a packet may have before its sender counts as broken. Linux's network backend tolerates as
-  /// many by default.
+  /// How many slots with data a packet may have before its sender counts as broken. Linux's network backend allows by
+  /// default as many behind the first one, so one more.
   public static let fatalFragmentCount = 20
 
   /// How many pages, and so slots, so many bytes take from the start of the first one on.

@@ -20,7 +20,7 @@ public enum NetTxResult: Hashable, Sendable {
 
 /// What a backend did with a page of ours: a receive response that has passed the gate.
 public struct NetRxFragment: Hashable, Sendable {
-  /// Where in the page a part of a frame lies, and how many bytes: within the page. Zero of a fragment that failed.
+  /// Where in the page a part of a frame lies, and how many bytes: within the page. Zero where the backend has failed.
   public let offset: Int
   public let byteCount: Int
   /// Whether the frame goes on in the next response.

@@ -24,11 +24,15 @@ struct HandPolledPair {
     try #require(frontBus.isConnected && backBus.isConnected)
   }
 
+  @discardableResult func poll(at seconds: Double = 0, budget: Int = 64) -> PollOutcome {
+    host.poll(at: Uptime(nanoseconds: UInt64(seconds * 1e9)), budget: budget)
+  }
+
   /// Polls the queue until it has nothing to do, or a hundred times.
   func pollUntilIdle(at seconds: Double = 0) -> PollOutcome {
     var outcome = PollOutcome.more
     for _ in 0..<100 where outcome == .more {
-      outcome = host.poll(at: Uptime(nanoseconds: UInt64(seconds * 1e9)))
+      outcome = poll(at: seconds)
     }
     return outcome
   }

@@ -52,19 +52,37 @@ struct NetEventChannelTests {
       if number % 2 == 0 {
         try card.send(sent.span)
         card.push()
-        while received == nil {
+        for _ in 0..<20 where received == nil {
           Wakeup.wait(for: end.descriptor, timeout: 1000)
           end.receive { received = $0.bytes.copied() }
         }
       } else {
         end.send(sent.span)
-        while received == nil {
+        for _ in 0..<20 where received == nil {
           Wakeup.wait(for: try #require(card.descriptor), timeout: 1000)
           card.poll { received = $0.copied() }
         }
       }
       try #require(received == sent)
     }
+  }
+
+  /// More frames than the card has pages: the backend sleeps until some have come back.
+  @Test(arguments: [true, false]) func pagesThatComeBackWakeTheBackend(isSplit: Bool) throws {
+    let rig = try Rig()
+    let card = NetFrontDevice(features: NetFeatures(splitEventChannels: isSplit))
+    let end = try InProcessEnd(capacity: 600)
+    _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    let pair = try ThreadedPair(rig, frontend: card, backend: NetBackDriver { _ in end })
+    #expect(pair.run { card.isConnected && pair.backBus.isConnected })
+    let one = frame(1)
+    for _ in 0..<600 { end.send(one.span) }
+    var (received, vainTurns) = (0, 0)
+    while received < 600, vainTurns < 10 {
+      Wakeup.wait(for: try #require(card.descriptor), timeout: 500)
+      vainTurns = card.poll { _ in received += 1 } == 0 ? vainTurns + 1 : 0
+    }
+    #expect(received == 600)
   }
 
   @Test(arguments: [("event-channel-tx", "4242"), ("event-channel-rx", "4242"), ("event-channel-rx", "two")])

@@ -195,6 +195,23 @@ struct NetHostileBackendTests {
     #expect(pair.card.statistics.tx.drops == 1)
   }
 
+  /// What is sent may be read and nothing else.
+  @Test func aBackendCannotWriteIntoWhatIsSent() throws {
+    let pair = try pair()
+    try sendOne(pair)
+    let reference = GrantReference(rawValue: try #require(try backend.txRequests().first).gref)
+    let own = PrivatePages(pageCount: 1)
+    for (direction, isAllowed) in [(GrantCopy.Direction.fromGrant, true), (.toGrant, false)] {
+      var copies = [
+        GrantCopy(
+          direction, local: own.bytes.slice(from: 0, count: 64), reference: reference, of: pair.guest.domain, offset: 0)
+      ]
+      var span = copies.mutableSpan
+      pair.driverDomain.grants.copy(&span)
+      #expect((copies[0].status == .okay) == isAllowed)
+    }
+  }
+
   @Test func transmitResponseGivenTwiceClosesTheCard() throws {
     let pair = try pair()
     try sendOne(pair)

@@ -88,7 +88,20 @@ struct NetLifecycleTests {
     #expect(pair.scheduler.run { pair.frontBus.isEmpty && pair.holdsNothing })
     let one = frame(1)
     #expect(throws: NetFrontError.notConnected) { try pair.card.send(one.span) }
-    #expect(pair.card.poll { _ in } == 0 && pair.card.descriptor == nil)
+    #expect(pair.card.poll { _ in } == 0 && pair.card.descriptor == nil && !pair.card.hasCarrier)
+  }
+
+  @Test func eachDeviceNeedsACardOfItsOwn() throws {
+    let card = NetFrontDevice()
+    let pair = try NetPair(backend: NetBackDriver { _ in EchoEnd() }, frontend: card)
+    try pair.connect()
+    let other = try pair.toolstack.addVif(
+      1, to: pair.guest.domain, servedBy: pair.driverDomain.domain, mac: "00:16:3e:00:00:02")
+    try pair.frontBus.register(card, at: other.frontendPath)
+    #expect(try pair.scheduler.run { try pair.rig.error(of: pair.guest, other.frontendPath) != nil })
+    let error = try pair.rig.error(of: pair.guest, other.frontendPath)
+    #expect(error == "22 this card is \(pair.device.frontendPath) already; each device needs an object of its own")
+    #expect(card.isConnected)
   }
 
   @Test func negotiationSaysWhatIsOffAndWhy() throws {

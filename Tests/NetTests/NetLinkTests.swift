@@ -1,3 +1,4 @@
+import Glibc
 import NetBack
 import NetFront
 import TestSupport
@@ -22,6 +23,22 @@ struct NetLinkTests {
     let one = frame(1)
     end.send(one.span)
     #expect(pair.receive(1) && pair.card.isConnected)
+  }
+
+  @Test func aBackendThatSaysNothingOfTheLinkHasOne() throws {
+    let pair = try NetPair(backend: RawNetBackend())
+    try pair.connect()
+    #expect(pair.card.hasCarrier)
+  }
+
+  /// The queue follows a link at its turns, so that somebody must ask for one.
+  @Test func aLinkThatChangesWakesItsQueue() throws {
+    let end = try InProcessEnd()
+    var wait = pollfd(fd: try #require(end.wakeDescriptor), events: Int16(POLLIN), revents: 0)
+    end.hasCarrier = false
+    // Safe: one entry of our own.
+    let ready = unsafe poll(&wait, 1, 0)
+    #expect(ready == 1)
   }
 
   @Test func aCarrierThatIsNoNumberClosesTheCard() throws {
@@ -79,6 +96,19 @@ struct NetLinkTests {
     #expect(lines["queues"]?.agreed == "1")
     let frontend = Dictionary(uniqueKeysWithValues: pair.card.negotiation.lines.map { ($0.feature, $0) })
     #expect(frontend["feature-sg"]?.agreed == "off" && frontend["tx pages"]?.agreed == "256")
+  }
+
+  @Test func queuesAddUp() {
+    var one = NetStatistics()
+    (one.tx.packets, one.tx.bytes, one.tx.errors, one.tx.drops) = (1, 2, 3, 4)
+    (one.rx.packets, one.rx.bytes, one.rx.errors, one.rx.drops) = (5, 6, 7, 8)
+    one.rxGSOChecksumFixups = 9
+    (one.txRing.notificationsSent, one.txRing.notificationsSuppressed) = (10, 11)
+    (one.rxRing.notificationsSent, one.rxRing.notificationsSuppressed) = (12, 13)
+    #expect(
+      "\([one, one].total)"
+        == "tx: 2 packets, 4 bytes, 6 errors, 8 drops; rx: 10 packets, 12 bytes, 14 errors, 16 drops; "
+        + "rx_gso_checksum_fixup 18; notified 20 and 24 times, suppressed 22 and 26")
   }
 
   @Test func statisticsAreOneLine() throws {
@@ -144,8 +174,24 @@ struct NetPageTests {
     }
   }
 
-  /// As many as a frame of the MTU takes, and eighteen for what may arrive.
-  @Test func scatterGatherNeedsPagesForALongFrame() throws {
+  /// As many as a frame of the MTU takes, and eighteen for what may arrive; with one page less there is no card.
+  @Test(arguments: [(65517, 16), (1500, 1)])
+  func eachDirectionHasPagesForItsLongestFrame(mtu: Int, pages: Int) throws {
+    for missing in 0...1 {
+      let pair = try NetPair(mtu: mtu, end: EchoEnd())
+      pair.guest.sharedPageLimit = 2 + pages + 18 - missing
+      guard missing == 0 else {
+        #expect(try pair.scheduler.run { try pair.frontendError != nil })
+        #expect(pair.scheduler.run { pair.holdsNothing })
+        continue
+      }
+      try pair.connect()
+      let lines = Dictionary(uniqueKeysWithValues: pair.card.negotiation.lines.map { ($0.feature, $0) })
+      #expect(lines["tx pages"]?.agreed == "\(pages)" && lines["rx pages"]?.agreed == "18")
+    }
+  }
+
+  @Test func aLongFrameGoesThroughTheSmallestPools() throws {
     let pair = try NetPair(mtu: 65517, end: EchoEnd())
     pair.guest.sharedPageLimit = 2 + 16 + 18
     try pair.connect()
@@ -162,10 +208,10 @@ struct NetPageTests {
     pair.guest.sharedPageLimit = 100
     try pair.connect()
     #expect(pair.loopback.grantCounts.sharedPages == 2 + 64)
-    let instant = try #require(pair.card.nextPoll)
+    #expect(pair.card.nextPoll == Uptime(nanoseconds: 100_000_000))
     // Not before their time.
-    pair.card.poll(now: Uptime(nanoseconds: 0)) { _ in }
-    _ = instant
+    pair.card.poll(now: Uptime(nanoseconds: 99_999_999)) { _ in }
+    #expect(pair.loopback.grantCounts.sharedPages == 2 + 64)
     // Thirty-four are left, of which whole halves of what is missing are had.
     pair.card.poll(now: Uptime(nanoseconds: 1_000_000_000)) { _ in }
     let some = pair.loopback.grantCounts.sharedPages
@@ -298,6 +344,20 @@ struct FrameQueueTests {
       #expect(first && hasRoom && second && bytes == long)
       queue.removeFirst()
     }
+  }
+
+  /// Three pages, and frames at multiples of 64 bytes: a frame fits where its first free byte is, and not one line before.
+  @Test func aLineThatHasGoneRoundFillsItsGapAndNoMore() {
+    var queue = FrameQueue(capacity: 40, byteCapacity: 1, maxFrameByteCount: 4096)
+    let (first, second) = (frame(1, byteCount: 4032), frame(2, byteCount: 4096))
+    let puts = [queue.put(first.span), queue.put(second.span), queue.put(second.span)]
+    queue.removeFirst()
+    let (tooLong, fits, short) = (frame(3, byteCount: 4033), frame(4, byteCount: 4032), frame(5))
+    let more = [queue.put(tooLong.span), queue.put(fits.span)]
+    // The last 64 bytes of the three pages are behind the end by now.
+    let last = queue.put(short.span)
+    let (bytes, count) = (queue[0].bytes.copied(), queue.count)
+    #expect(puts == [true, true, true] && more == [false, true] && !last && bytes == second && count == 3)
   }
 
   /// As when an interface has longer frames than the line takes, and cuts them off.

@@ -365,6 +365,17 @@ struct NetScatteredReceiveTests {
     #expect(pair.received.last?.count == 180)
   }
 
+  /// A packet's length is 16 bits wide.
+  @Test func aFrameIsAsLongAsItsLengthCanSayAndNoLonger() throws {
+    let pair = try pair()
+    for (first, last) in [(0, 4095), (16, 4096)] as [(UInt16, Int16)] {
+      for id in first..<first + 15 { answer(id, 4096, more: true) }
+      answer(first + 15, last, more: false)
+    }
+    pair.pollCard()
+    #expect(pair.received.map(\.count) == [65535] && pair.card.statistics.rx.errors == 1)
+  }
+
   /// A chain that never ends holds no pages back and nothing grows.
   @Test func aFrameThatNeverEndsIsLostAndTheRingGoesOn() throws {
     let pair = try pair()

@@ -68,6 +68,19 @@ struct NetTrafficTests {
     #expect(pair.card.statistics.tx.packets == 257)
   }
 
+  /// Its pages are wanted back before the last one is gone, and not one by one.
+  @Test func theCardIsWokenForHalfOfWhatItHasSent() throws {
+    let backend = RawNetBackend()
+    let pair = try NetPair(backend: backend)
+    try pair.connect()
+    let one = frame(1)
+    for _ in 0..<10 { try pair.card.send(one.span) }
+    pair.card.push()
+    pair.pollCard()
+    let wakes = try backend.txRequests().map { backend.answer(NetIfTxResponse(id: $0.id, status: 0)) }
+    #expect(wakes == (1...10).map { $0 == 6 })
+  }
+
   @Test func aFrameMayBeAnsweredWhileItIsHandedOver() throws {
     let end = try InProcessEnd()
     let pair = try NetPair(end: end)

@@ -83,7 +83,6 @@ struct NetworkEndTests {
     #expect(pair.card.statistics.rx.packets == UInt64(sent))
   }
 
-  /// The queue sleeps on its own thread, the card on this one; descriptors alone wake them.
   /// As a TAP device: its descriptor is readable as long as frames wait in it, whether or not the guest has room.
   private final class AlwaysReadableEnd: NetworkEnd {
     let wakeup = try! Wakeup()
@@ -112,6 +111,7 @@ struct NetworkEndTests {
     #expect(end.calls.load(ordering: .relaxed) < 100)
   }
 
+  /// The queue sleeps on its own thread, the card on this one; descriptors alone wake them.
   @Test func threadsWakeEachOther() throws {
     let rig = try Rig()
     let card = NetFrontDevice()
@@ -126,13 +126,13 @@ struct NetworkEndTests {
       if number % 2 == 0 {
         try card.send(sent.span)
         card.push()
-        while received == nil {
+        for _ in 0..<20 where received == nil {
           Wakeup.wait(for: end.descriptor, timeout: 1000)
           end.receive { received = $0.bytes.copied() }
         }
       } else {
         end.send(sent.span)
-        while received == nil {
+        for _ in 0..<20 where received == nil {
           Wakeup.wait(for: try #require(card.descriptor), timeout: 1000)
           card.poll { received = $0.copied() }
         }
@@ -164,6 +164,14 @@ struct NetworkEndTests {
     while let packet = try reader.next() { packets.append(packet) }
     #expect(packets.map(\.bytes) == sent.flatMap { [$0, $0] })
     #expect(packets.map(\.nanoseconds) == (0..<10).map { 1_700_000_000_000_000_000 + UInt64($0) })
+  }
+
+  @Test func tapHasItsEndsLink() throws {
+    let end = try InProcessEnd()
+    let tap = PcapTap(end, into: try PcapWriter(path: "/dev/null"))
+    #expect(tap.wakeDescriptor == end.wakeDescriptor && tap.hasCarrier)
+    end.hasCarrier = false
+    #expect(!tap.hasCarrier)
   }
 
   @Test func tapWhoseFileFailsLetsTheTrafficGoOn() throws {

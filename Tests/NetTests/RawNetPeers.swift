@@ -47,9 +47,11 @@ final class RawNetFrontend: RawFrontend {
 
   func put(_ request: NetIfRxRequest) { rx!.put(request) }
 
-  func push() {
-    let (first, second) = (tx!.pushAndCheckNotify(), rx!.pushAndCheckNotify())
-    if first || second { channel!.notify() }
+  /// - Returns: whether the backend had asked to be woken for what each ring has got.
+  @discardableResult func push() -> (tx: Bool, rx: Bool) {
+    let notifies = (tx: tx!.pushAndCheckNotify(), rx: rx!.pushAndCheckNotify())
+    if notifies.tx || notifies.rx { channel!.notify() }
+    return notifies
   }
 
   func txResponses() throws -> [NetIfTxResponse] { try takeAll(&tx) }
@@ -90,7 +92,13 @@ final class RawNetBackend: RawBackend {
 
   func rxRequests() throws -> [NetIfRxRequest] { try takeAll(&rx) }
 
-  func answer(_ response: NetIfTxResponse) { put(response, on: &tx) }
+  /// - Returns: whether the frontend had asked to be woken for it.
+  @discardableResult func answer(_ response: NetIfTxResponse) -> Bool {
+    tx!.put(response)
+    let notifies = tx!.pushAndCheckNotify()
+    if notifies { channel!.notify() }
+    return notifies
+  }
 
   func answer(_ response: NetIfRxResponse) { put(response, on: &rx) }
 
