@@ -7,7 +7,7 @@ import Logging
 ///
 /// A batch sent costs one allocation, its continuation, and a batch received three, its continuation, its bytes and where its
 /// frames end, however many frames they have; each costs one or two more that the runtime makes to resume its task
-/// (Benchmarks, `net-async`). The card's thread makes two each time that it wakes, to show what it has counted.
+/// (Benchmarks, `net-async`).
 ///
 /// When the backend goes away, what was in flight is lost and counted as dropped; transmissions under way wait until it
 /// is back. When the last reference goes, the card is closed as by ``close(within:)`` without anybody waiting for it.

@@ -123,14 +123,14 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public var descriptor: CInt? { queue?.descriptor }
 
   /// What the card has sent and received since it was made, over all its connections.
-  public var statistics: NetStatistics { queueStatistics.total }
-
-  /// The same, each queue for itself.
-  public var queueStatistics: [NetStatistics] {
+  public var statistics: NetStatistics {
     var sum = counted
     if let queue { sum += queue.statistics }
-    return [sum]
+    return sum
   }
+
+  /// The same, each queue for itself.
+  public var queueStatistics: [NetStatistics] { [statistics] }
 
   // MARK: Frontend
 
