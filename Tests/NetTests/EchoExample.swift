@@ -1,0 +1,10 @@
+// The README shows this file from here on; docs/check holds the two together.
+
+import NetFront
+
+/// Sends back whatever arrives, until its task is cancelled.
+func echo(_ frontendPath: String, on platform: any Platform) async throws {
+  let card = try await NetFrontCard.connect(to: frontendPath, on: platform)
+  for await batch in card.received { try await card.transmit(batch) }
+  await card.close()
+}
