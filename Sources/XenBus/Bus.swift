@@ -51,6 +51,8 @@ public final class Bus {
   /// By watch token.
   private var roots: [String: Root] = [:]
   private var sessions: [String: any DeviceSession] = [:]
+  /// Devices whose own keys say nothing that we could follow, and why.
+  private var refused: [String: DeviceError] = [:]
   private var dirty: Set<String> = []
 
   /// - Parameter queueHost: who polls the queues of backends; by default each has a thread of its own.
@@ -184,12 +186,13 @@ public final class Bus {
   /// Whether no device is left, or only such as we have closed for good.
   public var isEmpty: Bool { sessions.values.allSatisfy(\.hasLeft) }
 
-  /// One line for each device: connected, or what it waits for, and why it was closed.
+  /// One line for each device: connected, or what it waits for, and why it was closed or refused.
   public var report: [String] {
-    sessions.sorted { $0.key < $1.key }.map { path, session in
+    let lines = sessions.map { path, session in
       let state = session.isConnected ? "connected" : session.waitsFor.map { "waits for \($0)" } ?? "closed"
       return "\(path): \(state)" + (session.fault.map { "; \($0)" } ?? "")
     }
+    return (lines + refused.map { path, error in "\(path): refused; \(error)" }).sorted()
   }
 
   /// What the two ends of each device agreed on, feature by feature, by the device's own path.
@@ -224,6 +227,7 @@ public final class Bus {
     let names = (try? StoreDirectory(path, in: store).children()) ?? []
     for name in names { scan("\(path)/\(name)", depth: depth - 1, root) }
     dirty.formUnion(sessions.keys.filter { $0.hasPrefix(path + "/") })
+    for device in refused.keys where device.hasPrefix(path + "/") { consider(device, root) }
   }
 
   /// A device that was removed and made again between two polls is a new one; its other end may be elsewhere.
@@ -242,8 +246,11 @@ public final class Bus {
     let own = StoreDirectory(path, in: store)
     do throws(DeviceError) {
       // Half written: the rest gives another event.
-      guard try own.optionalString("state") != nil,
-        let otherPath = try own.optionalString(root.drivers.otherPathKey)
+      guard try own.optionalString("state") != nil else {
+        if refused.removeValue(forKey: path) != nil { own.removeError(home: home) }
+        return
+      }
+      guard let otherPath = try own.optionalString(root.drivers.otherPathKey)
       else { return }
       guard otherPath.hasPrefix("/") else {
         throw .malformedKey(
@@ -260,6 +267,7 @@ public final class Bus {
         }
       try watchOtherEnd(of: device, root.drivers.watchedKeys)
       sessions[path] = session
+      refused[path] = nil
     } catch { refuse(own, error) }
   }
 
@@ -280,6 +288,7 @@ public final class Bus {
 
   /// A device whose own keys say nothing that we could follow: closed, with the reason where the toolstack looks for it.
   private func refuse(_ own: StoreDirectory, _ error: DeviceError) {
+    refused[own.path] = error
     do throws(DeviceError) {
       // Our own Closing comes back as a change: it is said once.
       if XenbusState(key: try own.optionalString("state")) == .closing { return }

@@ -40,6 +40,21 @@ struct DeviceFailureTests {
     try expectTheOtherDiskConnected()
   }
 
+  @Test func refusedDeviceIsReportedUntilItIsGone() throws {
+    try rig.write(bad.backendPath, "frontend-id", "seven")
+    let buses = try settleBoth()
+    #expect(
+      buses.back.report == [
+        "\(bad.backendPath): refused; the key \(bad.backendPath)/frontend-id holds \"seven\" "
+          + "where a number from 0 to 65535 is expected",
+        "\(good.backendPath): connected",
+      ])
+    try rig.toolstack.remove(bad)
+    #expect(settle(buses.front, buses.back))
+    #expect(buses.back.report == ["\(good.backendPath): connected"])
+    #expect(try !rig.directory("/local/domain/2").children().contains("error"), "its error node is gone, too")
+  }
+
   @Test(arguments: ["", "not a path", "/ends/with/"])
   func malformedPathOfTheOtherEndIsRefused(path: String) throws {
     try rig.write(bad.backendPath, "frontend", path)
