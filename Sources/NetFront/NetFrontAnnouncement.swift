@@ -15,12 +15,3 @@ public enum NetFrontAnnouncement: Hashable, Sendable {
     }
   }
 }
-
-extension Negotiation {
-  /// How many pages of our own we got.
-  mutating func add(_ name: String, ours: Int, wanted: Int, reason: String) {
-    add(
-      name, frontend: "\(wanted)", backend: "-", agreed: "\(ours)",
-      reason: ours < wanted ? "no more can be shared: \(reason)" : "")
-  }
-}
