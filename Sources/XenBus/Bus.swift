@@ -180,6 +180,23 @@ public final class Bus {
     dirty.formUnion(sessions.keys)
   }
 
+  /// Ends this bus's part in every device and leaves the devices connected, so that another process can go on where this one
+  /// stopped: the other ends notice a pause. Waits for what stores still have, a second for each device at most.
+  ///
+  /// - Returns: the devices for which that could not be done, and why. The next process closes those.
+  public func detach() -> [String: DeviceError] {
+    var failures: [String: DeviceError] = [:]
+    for token in roots.keys { roots[token]?.findsDevices = false }
+    for (path, session) in sessions {
+      do throws(DeviceError) { try session.detach() } catch {
+        log.error("\(path): cannot be left connected: \(error)")
+        failures[path] = error
+      }
+    }
+    sessions = [:]
+    return failures
+  }
+
   /// Whether every device is connected.
   public var isConnected: Bool { !sessions.isEmpty && sessions.values.allSatisfy(\.isConnected) }
 
