@@ -111,7 +111,7 @@ final class BlkBackDevice: Backend {
     if !queue.drain() {
       device.log.error("\(device.own.path): the store does not complete what it was given; its buffers are left to it")
     }
-    device.log.info("\(device.own.path): disconnected; \(queue.ringDump)")
+    device.log.debug("\(device.own.path): disconnected; \(queue.ringDump)")
     whenClosed(device, queue.statistics)
     // The last reference: the ring is unmapped and the port closed here.
     self.queue = nil

@@ -18,6 +18,8 @@ final class BackendSession: DeviceSession {
 
   var isConnected: Bool { handshake.phase == .connected }
 
+  var isHeld: Bool { handshake.phase == .held }
+
   var negotiation: Negotiation { backend?.negotiation ?? Negotiation() }
 
   var waitsFor: String? {

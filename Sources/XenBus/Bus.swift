@@ -212,6 +212,11 @@ public final class Bus {
     return (lines + refused.map { path, error in "\(path): refused; \(error)" }).sorted()
   }
 
+  /// The devices that another process has left connected (``detach()``) and that this one cannot serve, and why.
+  public var heldDevices: [String: DeviceError] {
+    sessions.compactMapValues { session in (session as? BackendSession).flatMap { $0.isHeld ? $0.fault : nil } }
+  }
+
   /// What the two ends of each device agreed on, feature by feature, by the device's own path.
   public var negotiations: [String: Negotiation] { sessions.mapValues(\.negotiation) }
 
