@@ -4,10 +4,10 @@ import XenBus
 import XenPlatform
 
 /// X11: devices as libxl makes and removes them.
-struct ToolstackTests {
-  let rig: Rig
+@Suite(.onEachStore) struct ToolstackTests {
+  let rig: BusRig
 
-  init() throws { rig = try Rig() }
+  init() throws { rig = try BusRig() }
 
   private func contents(_ path: String) throws -> [String: String] {
     let directory = rig.directory(path)
@@ -60,7 +60,7 @@ struct ToolstackTests {
     }
   }
 
-  @Test func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
+  @Test(.needsGuestsRights) func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
     let disk = try rig.addDisk()
     for (domain, path) in [(rig.guest, disk.backendPath), (rig.driverDomain, disk.frontendPath)] {
       let theirs = StoreDirectory(path, in: try domain.openXenstore())
