@@ -47,6 +47,15 @@ let package = Package(
       ],
       swiftSettings: strict),
     .executableTarget(
+      name: "xen-device",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenBus", package: "swift-xen"),
+        .product(name: "XenNative", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
       name: "net-tap",
       dependencies: [
         "ExampleSupport",
@@ -84,6 +93,14 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "NBDProtocolTests", dependencies: ["NBDProtocol", .product(name: "NIOCore", package: "swift-nio")],
+      swiftSettings: strict),
+    .testTarget(
+      name: "XenDeviceTests",
+      dependencies: [
+        "xen-device", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "XenBus", package: "swift-xen"), .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: strict),
     // Runs the programs above as processes.
     .testTarget(
