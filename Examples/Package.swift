@@ -55,10 +55,27 @@ let package = Package(
         .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),
+    // What a network card of ours can be connected to, and a host that answers; no platform in it.
+    .target(
+      name: "NetFrontTool",
+      dependencies: [
+        .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "Pcap", package: "swift-xen"), .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "xen-netfront",
+      dependencies: [
+        "NetFrontTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "XenNative", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
     .executableTarget(
       name: "net-tap",
       dependencies: [
         "ExampleSupport",
+        "NetFrontTool",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
@@ -100,6 +117,15 @@ let package = Package(
         "xen-device", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "XenBus", package: "swift-xen"), .product(name: "XenLoopback", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
+    .testTarget(
+      name: "NetFrontToolTests",
+      dependencies: [
+        "NetFrontTool", .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"), .product(name: "Pcap", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"), .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),
     // Runs the programs above as processes.
