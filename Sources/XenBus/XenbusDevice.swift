@@ -175,6 +175,11 @@ extension StoreDirectory {
       [StoreEntry("error", "22 \(error)")])
   }
 
+  /// The message that is left there; nil when there is none.
+  func error(home: String) throws(DeviceError) -> String? {
+    try StoreDirectory(errorPath(home: home).joined(separator: "/"), in: store).optionalString("error")
+  }
+
   /// Removes the message, and the directories above it that hold nothing else.
   func removeError(home: String) {
     var names = errorPath(home: home)

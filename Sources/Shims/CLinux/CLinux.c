@@ -31,6 +31,8 @@ int linux_tap_attach(int descriptor, const char *name) {
   return ioctl(descriptor, TUNSETIFF, &request);
 }
 
+int linux_tap_set_carrier(int descriptor, int is_up) { return ioctl(descriptor, TUNSETCARRIER, &is_up); }
+
 int linux_set_mtu(int socket, const char *name, int mtu) {
   struct ifreq request = named(name);
   request.ifr_mtu = mtu;

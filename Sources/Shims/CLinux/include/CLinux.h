@@ -15,6 +15,9 @@ void linux_name_thread(const char *name);
 /// where there is none; -1 on failure.
 int linux_tap_attach(int descriptor, const char *name);
 
+/// Says whether the link of a TAP device is up (TUNSETCARRIER; 0 or 1); -1 on failure.
+int linux_tap_set_carrier(int descriptor, int is_up);
+
 /// Sets the MTU of the interface `name` (SIOCSIFMTU) through any socket; -1 on failure.
 int linux_set_mtu(int socket, const char *name, int mtu);
 
