@@ -48,7 +48,7 @@ let package = Package(
     .target(name: "Pcap", dependencies: [system], swiftSettings: strict),
 
     // The platforms.
-    .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
+    .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform", system], swiftSettings: strict),
     .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
 
     .target(name: "CRingOracle", path: "Tests/CRingOracle"),
