@@ -77,7 +77,7 @@ let package = Package(
     .executableTarget(
       name: "xen-netfront",
       dependencies: [
-        "NetFrontTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),

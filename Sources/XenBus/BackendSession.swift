@@ -68,7 +68,7 @@ final class BackendSession: DeviceSession {
     case .write(let state): written = try device.switchState(to: state)
     case .remove:
       // The toolstack removes what it withdraws; after a guest that is no more nobody may look here again.
-      if try device.otherState() == nil { device.own.removeDevice() }
+      if try device.otherState() == nil { try? device.own.removeAll(andAbove: 1) }
       return .gone
     }
     return written ? .moved : .gone

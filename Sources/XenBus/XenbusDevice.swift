@@ -155,18 +155,6 @@ extension StoreDirectory {
     }
   }
 
-  /// Removes the device, and the directory of its other end's domain if this was the last one in it. What we may not
-  /// remove stays for the toolstack.
-  func removeDevice() {
-    let above = StoreDirectory(path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }, in: store)
-    do throws(DeviceError) {
-      try translating { () throws(XenstoreError) in try store.remove(path, in: nil) }
-      if try above.children().isEmpty {
-        try translating { () throws(XenstoreError) in try store.remove(above.path, in: nil) }
-      }
-    } catch {}
-  }
-
   /// Leaves the message where the toolstack looks for it: `error/<device>/error` in our home.
   func writeError(_ error: DeviceError, home: String) {
     // EINVAL first, as the kernel's drivers put the number of an error before its text. A store that refuses this

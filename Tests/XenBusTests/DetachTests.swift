@@ -4,16 +4,16 @@ import XenBus
 import XenPlatform
 
 /// B17: a backend's process leaves its device connected, and another one goes on.
-struct DetachTests {
+@Suite(.onEachStore) struct DetachTests {
   /// A connected device whose backend has detached.
   private struct Detached {
-    let rig: Rig
+    let rig: BusRig
     let disk: Toolstack.Device
     let front = FakeFrontend()
     let frontBus: Bus
 
     init() throws {
-      rig = try Rig()
+      rig = try BusRig()
       disk = try rig.addDisk()
       frontBus = try rig.frontBus(front)
       let back = FakeBackend()
@@ -103,7 +103,7 @@ struct DetachTests {
   }
 
   @Test func driverThatCannotDetachSaysSoAndItsDeviceIsClosedByTheNext() throws {
-    let rig = try Rig()
+    let rig = try BusRig()
     let disk = try rig.addDisk()
     let (front, back) = (FakeFrontend(), FakeBackend())
     back.log.failures = [disk.backendPath: [.detach: .resource("the store hangs")]]
@@ -120,9 +120,9 @@ struct DetachTests {
 }
 
 /// B17: a guest that is no more leaves nothing behind.
-struct GoneFrontendTests {
+@Suite(.onEachStore) struct GoneFrontendTests {
   @Test func backendRemovesTheKeysOfADeviceWhoseGuestIsGone() throws {
-    let rig = try Rig()
+    let rig = try BusRig()
     let (disk, other) = (try rig.addDisk(), try rig.addDisk(51728))
     let (front, back) = (FakeFrontend(), FakeBackend())
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
@@ -139,7 +139,7 @@ struct GoneFrontendTests {
   }
 
   @Test func rubbishInTheFrontendsStateIsNotTakenForItsEnd() throws {
-    let rig = try Rig()
+    let rig = try BusRig()
     let disk = try rig.addDisk()
     let back = FakeBackend()
     let backBus = try rig.backBus(back)

@@ -4,10 +4,10 @@ import XenBus
 import XenPlatform
 
 /// What a toolstack sees of the devices, whoever has written what.
-struct ToolstackListTests {
-  let rig: Rig
+@Suite(.onEachStore) struct ToolstackListTests {
+  let rig: BusRig
 
-  init() throws { rig = try Rig() }
+  init() throws { rig = try BusRig() }
 
   @Test func everyDeviceOfTheTypeIsListedWithBothStates() throws {
     let disk = try rig.addDisk()

@@ -101,6 +101,6 @@ struct ServiceOptions: ParsableArguments {
   @Flag(help: "Offer write barriers only and no flushes, as old guests know them.")
   var barriersOnly = false
 
-  @Option(help: "How much to say.")
+  @Option(help: ArgumentHelp("What to log, with all that is graver.", valueName: "level"))
   var logLevel = LogLevel.info
 }

@@ -1,10 +1,10 @@
 import ArgumentParser
 import Glibc
-import Logging
 import NetBack
 import NetFront
 import NetFrontTool
 import Pcap
+import ToolSupport
 import XenNative
 
 @main struct XenNetfront: ParsableCommand {
@@ -88,12 +88,8 @@ struct Attach: ParsableCommand {
   @Flag(help: "Use one slot a frame, and so frames of no more than an MTU of 1500, also where the backend offers more.")
   var singleSlots = false
 
-  @Option(
-    help: ArgumentHelp("What to log: \(levels), each with all that come after it.", valueName: "level"),
-    transform: { try value(Logger.Level(rawValue: $0), "a level is one of \(levels)") })
-  var logLevel = Logger.Level.error
-
-  private static let levels = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+  @Option(help: ArgumentHelp("What to log, with all that is graver.", valueName: "level"))
+  var logLevel = LogLevel.error
 
   /// What an argument stands for.
   private static func value<Value>(_ value: Value?, _ sentence: String) throws -> Value {
@@ -128,12 +124,11 @@ struct Attach: ParsableCommand {
   func run() throws {
     let platform = try NativePlatform()
     let signals = try Signals()
-    var log = Logger(label: "xen-netfront")
-    log.logLevel = logLevel
     let attachment = try CardAttachment(
       frontendPath, on: platform,
       features: NetFeatures(splitEventChannels: !oneEventChannel, scatterGather: !singleSlots),
-      announcing: address.map { [.address($0.address)] } ?? [], timeout: timeout ?? ping.map { _ in 30 }, log: log,
+      announcing: address.map { [.address($0.address)] } ?? [], timeout: timeout ?? ping.map { _ in 30 },
+      log: logLevel.logger("xen-netfront"),
       to: try end(), say: Self.say)
     while attachment.outcome == nil, !signals.isStopRequested {
       var waits = [signals.descriptor, attachment.descriptor].map {

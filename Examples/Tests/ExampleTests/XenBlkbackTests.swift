@@ -9,9 +9,9 @@ struct XenBlkbackTests {
   @Test(arguments: [
     (
       "serve",
-      ["<backend-path>", "--image <file>", "--read-only", "--close", "--barriers-only", "--log-level <log-level>"]
+      ["<backend-path>", "--image <file>", "--read-only", "--close", "--barriers-only", "--log-level <level>"]
     ),
-    ("watch", ["--type <name>", "--close", "--barriers-only", "--log-level <log-level>"]),
+    ("watch", ["--type <name>", "--close", "--barriers-only", "--log-level <level>"]),
   ])
   func helpNamesEveryOption(subcommand: String, options: [String]) throws {
     let run = try tool.run(subcommand, "--help")
@@ -39,7 +39,7 @@ struct XenBlkbackTests {
 
   @Test func logLevelIsOneOfTheLoggers() throws {
     let run = try tool.run("watch", "--log-level", "loud")
-    #expect(run.error.contains("'loud' is invalid for '--log-level <log-level>'") && run.error.contains("warning"))
+    #expect(run.error.contains("'loud' is invalid for '--log-level <level>'") && run.error.contains("warning"))
     #expect(run.exitCode == 64)
   }
 

@@ -3,11 +3,11 @@ import Synchronization
 import XenPlatform
 
 /// The signals that ask the program for something, as a descriptor to sleep on.
-struct Signals {
+public struct Signals {
   private let wakeup: Wakeup
 
   /// From now on SIGINT and SIGTERM ask it to stop, and SIGUSR1 to flush.
-  init() throws(ResourceError) {
+  public init() throws(ResourceError) {
     wakeup = try Wakeup()
     signalDescriptor.store(wakeup.descriptor, ordering: .releasing)
     for number in [SIGINT, SIGTERM] {
@@ -23,15 +23,15 @@ struct Signals {
   }
 
   /// Readable when a signal has come since the last ``clear()``.
-  var descriptor: CInt { wakeup.descriptor }
-  func clear() { wakeup.clear() }
+  public var descriptor: CInt { wakeup.descriptor }
+  public func clear() { wakeup.clear() }
 
-  var isStopRequested: Bool { stopRequested.load(ordering: .acquiring) }
+  public var isStopRequested: Bool { stopRequested.load(ordering: .acquiring) }
   /// Whether SIGUSR1 has come since the last time.
-  func takeFlush() -> Bool { flushRequested.exchange(false, ordering: .acquiringAndReleasing) }
+  public func takeFlush() -> Bool { flushRequested.exchange(false, ordering: .acquiringAndReleasing) }
 
   /// Another SIGINT or SIGTERM ends the program at once.
-  func endAtTheNext() { for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) } }
+  public func endAtTheNext() { for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) } }
 }
 
 private let stopRequested = Atomic(false)
