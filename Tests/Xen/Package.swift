@@ -29,6 +29,9 @@ let package = Package(
       name: "blk-front",
       dependencies: ["RigSupport", .product(name: "BlkFront", package: "swift-xen")], swiftSettings: strict),
     .executableTarget(
+      name: "net-back",
+      dependencies: ["RigSupport", .product(name: "NetBack", package: "swift-xen")], swiftSettings: strict),
+    .executableTarget(
       name: "net-front-ping",
       dependencies: ["RigSupport", .product(name: "NetFront", package: "swift-xen")], swiftSettings: strict),
     .executableTarget(name: "udp-echo-check", dependencies: ["RigSupport"], swiftSettings: strict),

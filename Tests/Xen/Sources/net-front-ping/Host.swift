@@ -85,12 +85,15 @@ final class Host {
     }
   }
 
+  /// What Linux's backend calls the card's other end.
+  private var interface: String { "vif0.\(loop.path.split(separator: "/").last ?? "")" }
+
   /// Asks who has the peer's address, once: the first frame of a connection must not be lost.
   func findPeer() throws {
     try card.send(ARPPacket(.request, from: own, to: (.broadcast, peer)).frame.span)
     card.push()
     if try run(seconds: 3, until: { peerMAC != nil }) { return }
-    guard card.inFlightCount > 0, let netback = LinuxNetback(interface: "vif0.0") else {
+    guard card.inFlightCount > 0, let netback = LinuxNetback(interface: interface) else {
       throw Failure("nobody answers for \(peer): \(card.statistics), in flight \(card.inFlightCount)")
     }
     let before = try netback.eventCount()
