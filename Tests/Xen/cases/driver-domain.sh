@@ -1,0 +1,41 @@
+# A PV guest whose disk another PV guest serves, as docs/REAL-XEN.md says. The driver domain has no rights but its own.
+. /payload/functions
+
+cat > driver-script << 'SCRIPT'
+mkdir /images
+truncate -s 8M /images/disk.img
+. /payload/manual/driver-serve
+echo "serving"
+# Relative to this domain's home. When the guest has gone, so have the keys of its disk, which nobody but us removes.
+until xenstore-list backend/vbd > disks 2> /dev/null && [ -s disks ]; do usleep 100000; done
+while [ -n "$(xenstore-list backend/vbd 2> /dev/null)" ]; do usleep 100000; done
+echo "the image holds $(sha256sum < /images/disk.img)"
+SCRIPT
+cat > guest-script << 'SCRIPT'
+. /payload/functions
+wait_for "the disk is there" test -b /dev/xvda
+yes "written by the guest" | dd of=/dev/xvda bs=64k count=128 iflag=fullblock conv=fsync
+echo "everything is written"
+# As when it crashes: nobody closes anything.
+usleep 2000000
+SCRIPT
+
+# The guest's program and libraries are the control domain's.
+start_guest driver driver-script /payload/bin/xen-blkback /payload/manual/driver-serve \
+  $(find /lib /usr/lib /lib64 -name '*.so*' ! -type d)
+driver=$domain driver_console=$console
+console_says() { grep -q "$1" "$driver_console"; }
+wait_for "the driver domain serves" console_says "serving"
+start_guest guest guest-script
+. /payload/manual/driver-create
+back=/local/domain/$driver/backend/vbd/$domain/51712
+wait_for_state $back 4
+xen-device list
+written() { grep -q "everything is written" "$console"; }
+wait_for "the guest has written" written
+xl destroy guest
+yes "written by the guest" | head -c 8M > expected
+sum=$(sha256sum < expected)
+wait_for "the driver domain has let go of the disk" console_says "the image holds $sum"
+if xenstore-exists $back; then fail "keys of the disk are left"; fi
+end_guest driver
