@@ -56,9 +56,6 @@ package final class Xenstored: Sendable {
     try? FileManager.default.removeItem(atPath: folder)
   }
 
-  /// Stops xenstored in its tracks: it answers nobody any more.
-  package func hang() { program.withLock { program in _ = program.map { kill($0.process, SIGSTOP) } } }
-
   /// A new connection through libxenstore, with the control domain's rights.
   package func connect() throws(XenstoreError) -> any Xenstore {
     // Safe: the string is there as long as the process.
