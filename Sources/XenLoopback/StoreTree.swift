@@ -103,7 +103,7 @@ struct StoreTree {
     guard let node = look(path, &transaction) else {
       throw absence(of: path, for: domain, wanting: .read, &transaction)
     }
-    guard node.permissions.allow(.read, domain) else { throw .permissionDenied }
+    guard node.permissions.allow(.read, domain) else { throw denial(of: path, &transaction) }
     return node
   }
 
@@ -111,7 +111,7 @@ struct StoreTree {
     _ path: String, _ value: [UInt8]?, by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) {
     if let node = look(path, &transaction) {
-      guard node.permissions.allow(.write, domain) else { throw .permissionDenied }
+      guard node.permissions.allow(.write, domain) else { throw denial(of: path, &transaction) }
       if value == nil { return }
     } else {
       let ancestor = nearestAncestor(of: path, &transaction)
@@ -135,7 +135,7 @@ struct StoreTree {
       if reason == .notFound, look(StorePath.parent(path), &transaction) != nil { return }
       throw reason
     }
-    guard node.permissions.allow(.write, domain) else { throw .permissionDenied }
+    guard node.permissions.allow(.write, domain) else { throw denial(of: path, &transaction) }
     let parent = StorePath.parent(path)
     guard var above = look(parent, &transaction) else { return }
     removeTree(path, node, isImplied: false, in: &transaction)
@@ -150,9 +150,8 @@ struct StoreTree {
     guard var node = look(path, &transaction) else {
       throw absence(of: path, for: domain, wanting: .write, &transaction)
     }
-    guard node.permissions.areOwned(by: domain), domain == .zero || permissions[0].domain == domain else {
-      throw .permissionDenied
-    }
+    guard node.permissions.areOwned(by: domain) else { throw denial(of: path, &transaction) }
+    guard domain == .zero || permissions[0].domain == node.owner else { throw .permissionDenied }
     node.permissions = permissions
     put(node, at: path, in: &transaction)
     try checkSize(of: node, by: domain, &transaction)
@@ -244,6 +243,12 @@ struct StoreTree {
     of path: String, for domain: DomainID, wanting access: XenstorePermission.Access, _ transaction: inout Transaction
   ) -> XenstoreError.Code {
     nearestAncestor(of: path, &transaction).node.permissions.allow(access, domain) ? .notFound : .permissionDenied
+  }
+
+  /// xenstored looks at the node above before it says that one is forbidden, and the transaction can conflict about that.
+  private func denial(of path: String, _ transaction: inout Transaction) -> XenstoreError.Code {
+    _ = nearestAncestor(of: path, &transaction)
+    return .permissionDenied
   }
 
   /// Makes an empty node and those missing above it. A new node has its parent's permissions, owned by its maker unless

@@ -35,6 +35,7 @@ let storeChecks = [
         }
       }
       try expectRefusal(.notFound, "unwatch of what is not watched") { try store.unwatch(root, token: "none") }
+      try expectRefusal(.notFound, "unwatch of what cannot be watched") { try store.unwatch("\(root)//a", token: "t") }
       try expectRefusal(.invalid, "empty permissions") { try store.setPermissions(root, [], in: nil) }
     }
   },
@@ -45,6 +46,19 @@ let storeChecks = [
       try store.write(root, longest, in: nil)
       try expect(try store.read(root, in: nil), is: longest, "the longest value")
       try expectRefusal(.tooBig, "a value one byte longer") { try store.write(root, longest + [7], in: nil) }
+    }
+  },
+  PlatformCheck("storePathEndsAtItsLimit") { platform in
+    try withStore(of: platform) { store in
+      // XENSTORE_REL_PATH_MAX of io/xs_wire.h; what is longer than a message is refused as such.
+      let longest = root + "/" + String(repeating: "x", count: 2048 - root.utf8.count - 1)
+      try store.write(longest, [1], in: nil)
+      let home = "/local/domain/\(platform.domain.rawValue)/"
+      try expect(try store.read(home + longest, in: nil), is: [1], "the value by the absolute path")
+      try expectRefusal(.invalid, "a path one byte longer") { try store.write(longest + "x", [], in: nil) }
+      try expectRefusal(.invalid, "its absolute form") { _ = try store.read(home + longest + "x", in: nil) }
+      try expectRefusal(.tooBig, "a path longer than a message") { _ = try store.read(longest + longest, in: nil) }
+      try expectRefusal(.tooBig, "a token longer than a message") { try store.watch(root, token: longest + longest) }
     }
   },
   PlatformCheck("storeKeepsPermissionsAndChildrenInheritThem") { platform in
@@ -203,6 +217,22 @@ let storeChecks = [
       try expectNoEvent(store, "a transaction under way")
       try store.endTransaction(transaction, commit: true)
       try expect(try events(store), is: ["\(root)/a"], "the paths of the events")
+    }
+  },
+  PlatformCheck("eventsOfATransactionComeInTheOrderInWhichItLookedAtTheirNodes") { platform in
+    try withStore(of: platform) { store in
+      for name in ["a", "b/c"] { try store.write("\(root)/\(name)", [1], in: nil) }
+      try store.watch(root, token: "t")
+      _ = try nextEvent(store)
+      let transaction = try store.startTransaction()
+      _ = try store.read("\(root)/a", in: transaction)
+      try store.write("\(root)/new", [2], in: transaction)
+      try store.write("\(root)/b/c", [2], in: transaction)
+      try store.remove("\(root)/b", in: transaction)
+      try store.write("\(root)/a", [2], in: transaction)
+      try store.endTransaction(transaction, commit: true)
+      // b/c went with b, but was named itself.
+      try expect(try events(store), is: ["a", "new", "b/c", "b"].map { "\(root)/\($0)" }, "the paths of the events")
     }
   },
   PlatformCheck("watchHearsOncePerNodeThatWasNamed") { platform in

@@ -14,8 +14,17 @@ struct StoreDifferenceTests {
   static let seeds = TestSupport.seeds(0...15, of: StoreDifferenceTests.self)
 
   @Test(.needsXenstored, arguments: seeds) func randomOperationsDoTheSameOnBothStores(seed: Seed) throws {
-    let twins = try Twins(seed)
-    for step in 0..<400 {
+    try expectNoDifference(try Twins(seed), steps: 400)
+  }
+
+  /// The same with one connection of the control domain and one each of two guests, over the pages that they share with
+  /// xenstored: what permissions forbid, quotas refuse, and watches may hear of.
+  @Test(.needsXenstored, arguments: seeds) func guestsOperationsDoTheSameOnBothStores(seed: Seed) throws {
+    try expectNoDifference(try Twins(ofGuests: seed), steps: 100)
+  }
+
+  private func expectNoDifference(_ twins: Twins, steps: Int) throws {
+    for step in 0..<steps {
       let (operation, results) = try twins.step()
       guard results.loopback == results.xenstored else {
         Issue.record("step \(step), \(operation): loopback \(results.loopback), xenstored \(results.xenstored)")
@@ -40,16 +49,49 @@ private final class Twins {
   private let platforms: [any Platform]
   private var connections: [[Connection]]
   private var random: SeededGenerator
+  private let haveGuests: Bool
 
-  init(_ seed: Seed) throws {
+  /// All connections are the control domain's.
+  convenience init(_ seed: Seed) throws {
+    try self.init(seed, haveGuests: false) { _, _, platforms in
+      try platforms.map { platform in try (0..<3).map { _ in try platform.openXenstore() } }
+    }
+  }
+
+  /// The first is the control domain's, the others are two guests'.
+  convenience init(ofGuests seed: Seed) throws {
+    try self.init(seed, haveGuests: true) { guests, daemon, platforms in
+      #if canImport(CXen)
+        [
+          [try platforms[0].openXenstore(), try guests[0].openXenstore(), try guests[1].openXenstore()],
+          [
+            try platforms[1].openXenstore(), try GuestXenstore(guests[0].domain, of: daemon),
+            try GuestXenstore(guests[1].domain, of: daemon),
+          ],
+        ]
+      #else
+        []
+      #endif
+    }
+    // Somewhere to meet, where everybody may do everything.
+    for twin in connections {
+      try twin[0].store.makeDirectory("/t", in: nil)
+      try twin[0].store.setPermissions("/t", [XenstorePermission(.zero, .both)], in: nil)
+    }
+  }
+
+  private init(
+    _ seed: Seed, haveGuests: Bool,
+    _ connect: ([LoopbackDomain], Xenstored, [any Platform]) throws -> [[any Xenstore]]
+  ) throws {
+    self.haveGuests = haveGuests
     random = SeededGenerator(seed)
     let loopback = Loopback()
     let control = loopback.addDomain()
-    let guests = (1...3).map { _ in loopback.addDomain().domain }
-    platforms = [control, XenstoredPlatform(control, storedBy: try Xenstored(domains: guests))]
-    connections = try platforms.map { platform in
-      try (0..<3).map { _ in Connection(store: try platform.openXenstore()) }
-    }
+    let guests = (1...3).map { _ in loopback.addDomain() }
+    let daemon = try Xenstored(domains: guests.map(\.domain))
+    platforms = [control, XenstoredPlatform(control, storedBy: daemon)]
+    connections = try connect(guests, daemon, platforms).map { $0.map { Connection(store: $0) } }
   }
 
   /// One operation on both; its words, and what came of it: its result, and each connection's events.
@@ -103,6 +145,7 @@ private final class Twins {
     do {
       switch step {
       case .start: connection.transactions.append(try connection.store.startTransaction())
+      case .reopen where haveGuests: break
       case .reopen: connection = Connection(store: try platform.openXenstore())
       case .end(let index, let commit):
         let transaction = connection.transactions.remove(at: index)
@@ -116,7 +159,13 @@ private final class Twins {
         return try operation(connection.store, index.map { connection.transactions[$0] })
       }
       return "done"
-    } catch { return "\((error as? XenstoreError)?.code as Any? ?? error)" }
+    } catch {
+      // What has no code of ours is in each store's own words.
+      guard let error = error as? XenstoreError, case .system = error.code else {
+        return "\((error as? XenstoreError)?.code as Any? ?? error)"
+      }
+      return "fails"
+    }
   }
 
   // MARK: What to do
@@ -204,7 +253,8 @@ private final class Twins {
   private func path() -> String {
     let names = (0..<Int.random(in: 1...3, using: &random)).map { _ in ["a", "b", "c"].randomElement(using: &random)! }
     let path = names.joined(separator: "/")
-    switch Int.random(in: 0..<40, using: &random) {
+    // A guest could not list a directory with such names.
+    switch Int.random(in: (haveGuests ? 2 : 0)..<40, using: &random) {
     case 0: return "/t/" + String(repeating: "x", count: 2044 + Int.random(in: 0...2, using: &random))
     case 1: return "/local/domain/0/" + String(repeating: "x", count: 2047 + Int.random(in: 0...2, using: &random))
     case 2: return String(repeating: "x", count: 4094 + Int.random(in: 0...3, using: &random))

@@ -19,7 +19,7 @@ package final class Xenstored: Sendable {
   /// What the stub and xenstored itself have between them.
   let folder: String
   private let program: Mutex<ChildProgram?>
-  private static let opening = Mutex(())
+  private static let lock = NSLock()
 
   /// - Parameter domains: those besides the control domain that are there from the start, each with a home in the store like that one's.
   package init(domains: [DomainID] = []) throws {
@@ -56,17 +56,10 @@ package final class Xenstored: Sendable {
     try? FileManager.default.removeItem(atPath: folder)
   }
 
-  /// Stops xenstored in its tracks: it answers nobody any more.
-  package func hang() { program.withLock { program in _ = program.map { kill($0.process, SIGSTOP) } } }
-
   /// A new connection through libxenstore, with the control domain's rights.
   package func connect() throws(XenstoreError) -> any Xenstore {
-    // Safe: the string is there as long as the process.
-    let link = unsafe String(cString: xenstored_socket_link())
     do throws(NativePlatformError) {
-      return try Self.opening.withLock { (_) throws(NativePlatformError) in
-        _ = unsafe symlink(folder + "/socket", link)
-        defer { _ = unsafe unlink(link) }
+      return try opening { () throws(NativePlatformError) in
         #if canImport(CXen)
           return try NativeXenstore()
         #else
@@ -74,6 +67,17 @@ package final class Xenstored: Sendable {
         #endif
       }
     } catch { throw XenstoreError(.system(error.description), "open", "") }
+  }
+
+  /// While `body` runs, xs_open opens a connection to this one.
+  func opening<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
+    // Safe: the string is there as long as the process.
+    let link = unsafe String(cString: xenstored_socket_link())
+    Self.lock.lock()
+    defer { Self.lock.unlock() }
+    _ = unsafe symlink(folder + "/socket", link)
+    defer { _ = unsafe unlink(link) }
+    return try body()
   }
 
   /// Lets a domain come into being, as the hypervisor and then the toolstack do: it has a home, which it owns.
