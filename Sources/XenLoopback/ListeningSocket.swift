@@ -25,7 +25,7 @@ final class ListeningSocket: Sendable {
   /// - Parameter path: in a folder that exists.
   init(at path: FilePath) throws(XenstoreSocketError) {
     guard !path.isEmpty else { throw .pathEmpty }
-    let byteCount = path.string.utf8.count
+    let byteCount = path.length
     guard byteCount <= Self.pathByteLimit else {
       throw .pathTooLong(path, byteCount: byteCount, limit: Self.pathByteLimit)
     }
@@ -35,8 +35,8 @@ final class ListeningSocket: Sendable {
     defer { try? folder.close() }
     try Self.removeLeftover(path)
     descriptor = try Self.socket(path)
-    // Safe: both read the address that they are given, and keep nothing of it.
-    // The mode of a socket before it is bound is the mode of its file (less the umask).
+    // The mode of a socket before it is bound is the mode of its file, less the umask.
+    // Safe: bind(2) reads the address, and keeps nothing of it.
     guard fchmod(descriptor, 0o600) == 0, unsafe Self.call(bind, descriptor, path) == 0 else {
       throw Self.failure(path, closing: descriptor)
     }
@@ -85,6 +85,7 @@ final class ListeningSocket: Sendable {
     guard status.st_mode & S_IFMT == S_IFSOCK else { throw .notASocket(path) }
     let descriptor = try socket(path)
     defer { _ = Glibc.close(descriptor) }
+    // Safe: connect(2) reads the address, and keeps nothing of it.
     guard unsafe call(connect, descriptor, path) != 0 else { throw .inUse(path) }
     switch Errno(rawValue: errno) {
     case .connectionRefused: remove(path)
@@ -116,7 +117,11 @@ final class ListeningSocket: Sendable {
     address.sun_family = sa_family_t(AF_UNIX)
     // Safe: the path is no longer than the limit, which leaves a zero behind it; a sockaddr_un is what a unix socket's
     // address is, and lives during the call.
-    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.string.utf8) }
+    unsafe path.withPlatformString { bytes in
+      unsafe withUnsafeMutableBytes(of: &address.sun_path) {
+        unsafe $0.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: path.length))
+      }
+    }
     return unsafe withUnsafePointer(to: &address) {
       unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         unsafe operation(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))

@@ -19,7 +19,7 @@ final class XenstoreConnection {
   static let answersByteLimit = 1 << 16
   static let unsentByteLimit = 1 << 20
 
-  let descriptor: CInt
+  private let descriptor: CInt
   private let loopback: Loopback
   private let domain: LoopbackDomain
   private var store: any Xenstore

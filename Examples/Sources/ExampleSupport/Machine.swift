@@ -5,6 +5,7 @@ import XenLoopback
 
 /// A Xen of three domains in this process, one of which serves the guest's devices on a thread of its own.
 public struct Machine {
+  public let loopback = Loopback()
   public let toolstack: Toolstack
   public let guest: LoopbackDomain
   public let driverDomain: LoopbackDomain
@@ -12,7 +13,6 @@ public struct Machine {
 
   /// - Parameter register: says what the driver domain serves.
   public init(serving register: @Sendable (Bus) throws(XenstoreError) -> Void) throws {
-    let loopback = Loopback()
     toolstack = try Toolstack(on: loopback.addDomain())
     driverDomain = loopback.addDomain()
     guest = loopback.addDomain()

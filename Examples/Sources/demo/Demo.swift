@@ -1,6 +1,9 @@
 import ArgumentParser
+import BlkBack
 import ExampleSupport
 import Foundation
+import Synchronization
+import XenLoopback
 
 @main struct Demo: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -16,6 +19,12 @@ import Foundation
       counted and left out.
 
       Without --image an ext4 image with files in it is made, which needs mkfs.ext4; without --pcap, 5000 packets.
+
+      With --xenstore-socket the programs of xenstore look into the running system, and may change it; what the devices come \
+      to can be looked at in peace with --hold:
+
+        demo --xenstore-socket xenstore --hold
+        XENSTORED_PATH=xenstore xenstore-ls -f
       """)
 
   @Option(help: ArgumentHelp("The raw image to copy; it is only read.", valueName: "file"))
@@ -34,6 +43,21 @@ import Foundation
       valueName: "file"))
   var crossed: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Serve the store on a unix socket at this path while the program runs, as xenstored does.", valueName: "path"))
+  var xenstoreSocket: String?
+
+  @Flag(
+    help: ArgumentHelp(
+      "Leave the devices connected when all is done, until Enter, SIGINT or SIGTERM; where standard input is at its end, "
+        + "until one of the signals."))
+  var hold = false
+
+  func validate() throws {
+    if hold, xenstoreSocket == nil { throw ValidationError("--hold is for looking in: give --xenstore-socket too.") }
+  }
+
   func run() throws {
     let temporary = FileManager.default.temporaryDirectory
     let folder = temporary.appending(path: "swift-xen-demo-\(getpid())")
@@ -45,7 +69,37 @@ import Foundation
     let pcap = try pcap ?? MadeUpCapture.make(in: folder).path
     let trip = try PacketTrip(
       source: pcap, crossed: crossed ?? temporary.appending(path: "swift-xen-crossed.pcap").path)
-    say(try disk.run() + "\n")
-    say(try trip.run())
+    let guest = try Guest { (bus) throws(XenstoreError) in
+      try disk.register(on: bus)
+      try trip.register(on: bus)
+    }
+    let socket = try xenstoreSocket.map { try XenstoreSocket(serving: guest.machine.loopback, at: .init($0)) }
+    if let socket { say("the store is at \(socket.path); to look in: XENSTORED_PATH=\(socket.path) xenstore-ls -f") }
+    let copied = try disk.run(on: guest)
+    let sent = try trip.run(on: guest)
+    if hold {
+      say("all is done, and the devices stay connected until Enter or Ctrl-C")
+      waitForUser(guest)
+    }
+    try guest.shutDown()
+    socket?.close()
+    say(try disk.summary(copied) + "\n")
+    say(try trip.summary(sent))
+  }
+
+  /// The guest goes on hearing of what happens in its store.
+  private func waitForUser(_ guest: Guest) {
+    for number in [SIGINT, SIGTERM] { signal(number) { _ in stopRequested.store(true, ordering: .relaxed) } }
+    var input: CInt? = STDIN_FILENO
+    while !stopRequested.load(ordering: .relaxed) {
+      guest.sleep(input)
+      var wait = pollfd(fd: input ?? -1, events: Int16(POLLIN), revents: 0)
+      // Safe: one entry of our own.
+      guard unsafe poll(&wait, 1, 0) > 0 else { continue }
+      if !FileHandle.standardInput.availableData.isEmpty { return }
+      input = nil
+    }
   }
 }
+
+private let stopRequested = Atomic(false)

@@ -11,6 +11,15 @@ struct DiskCopy {
   private let copy: String
   private let byteCount: Int
   private let stores: [String: FileStore]
+  private let backends = Told<BlkBackStatistics>()
+
+  /// What the guest says of a copy that is done.
+  struct Copied {
+    let seen: SHA256.Digest
+    let seconds: Double
+    let negotiation: Negotiation
+    let rings: [RingStatistics]
+  }
 
   /// What the guest has seen so far, and what is still to be done.
   private struct Progress {
@@ -36,34 +45,27 @@ struct DiskCopy {
     stores = [source: image, copy: try Self.store(copy, isReadOnly: false)]
   }
 
-  func run() throws -> String {
-    let stores = stores
-    let backends = Told<BlkBackStatistics>()
-    let guest = try Guest { (bus) throws(XenstoreError) in
-      try bus.register(
-        BlkBackDriver(whenClosed: { backends.tell($1) }) { (device) throws(DeviceError) in
-          guard let store = stores[try device.own.string("params")] else { throw .resource("no such image") }
-          return store
-        })
-    }
-    let from = BlkFrontDevice()
-    let to = BlkFrontDevice()
-    var devices: [Toolstack.Device] = []
-    for (number, disk, path) in [(51712, from, source), (51728, to, copy)] {
-      let device = try guest.machine.toolstack.addVbd(
-        number, to: guest.machine.guest.domain, servedBy: guest.machine.driverDomain.domain, params: path,
-        isReadOnly: path == source)
-      devices.append(device)
-      try guest.bus.register(disk, at: device.frontendPath)
-    }
+  /// What the driver domain serves.
+  func register(on bus: Bus) throws(XenstoreError) {
+    let (stores, backends) = (stores, backends)
+    try bus.register(
+      BlkBackDriver(whenClosed: { backends.tell($1) }) { (device) throws(DeviceError) in
+        guard let store = stores[try device.own.string("params")] else { throw .resource("no such image") }
+        return store
+      })
+  }
+
+  /// Copies, and leaves the two disks connected.
+  func run(on guest: Guest) throws -> Copied {
+    let (from, to) = (BlkFrontDevice(), BlkFrontDevice())
+    try guest.add(from, number: 51712, params: source, isReadOnly: true)
+    try guest.add(to, number: 51728, params: copy, isReadOnly: false)
     try guest.connect { from.isConnected && to.isConnected }
     let start = Date()
     let seen = try copyAll(from, to, guest, byteCount: byteCount)
-    let seconds = Date().timeIntervalSince(start)
-    let rings = [from, to].compactMap(\.statistics)
-    let negotiation = from.negotiation
-    try guest.shutDown(devices)
-    return try summary(seen, seconds, negotiation, byteCount, rings, backends.all)
+    return Copied(
+      seen: seen, seconds: Date().timeIntervalSince(start), negotiation: from.negotiation,
+      rings: [from, to].compactMap(\.statistics))
   }
 
   private static func store(_ path: String, isReadOnly: Bool) throws -> FileStore {
@@ -155,17 +157,16 @@ struct DiskCopy {
     guard result == .succeeded else { throw ExampleError("the copy cannot be flushed") }
   }
 
-  private func summary(
-    _ seen: SHA256.Digest, _ seconds: Double, _ negotiation: Negotiation, _ byteCount: Int,
-    _ rings: [RingStatistics], _ backends: [BlkBackStatistics]
-  ) throws -> String {
-    let hashes = [try hash(source), seen.hex, try hash(copy)]
+  /// When the backends are closed, so that they have told what they counted.
+  func summary(_ copied: Copied) throws -> String {
+    let hashes = [try hash(source), copied.seen.hex, try hash(copy)]
+    let backends = backends.all
     guard Set(hashes).count == 1 else {
       throw ExampleError(
         "the three differ:\n  source \(hashes[0])\n  guest  \(hashes[1])\n  copy   \(hashes[2])")
     }
     let requests = backends.map { $0.readRequests + $0.writeRequests + $0.flushRequests }.reduce(0, +)
-    let front = rings.reduce(into: RingStatistics()) { $0 += $1 }
+    let front = copied.rings.reduce(into: RingStatistics()) { $0 += $1 }
     let back = backends.map(\.ring).reduce(into: RingStatistics()) { $0 += $1 }
     return """
       SHA-256 of the source            \(hashes[0])
@@ -174,11 +175,11 @@ struct DiskCopy {
       They agree.
 
       What the two ends of each disk agreed on:
-      \(negotiation)
+      \(copied.negotiation)
 
       bytes                            \(byteCount)
       requests                         \(requests)
-      MB/s                             \(String(format: "%.0f", Double(byteCount) / seconds / 1e6))
+      MB/s                             \(String(format: "%.0f", Double(byteCount) / copied.seconds / 1e6))
       notifications by the frontends   \(front.notificationsSent) sent, \(front.notificationsSuppressed) suppressed
       notifications by the backends    \(back.notificationsSent) sent, \(back.notificationsSuppressed) suppressed
       """

@@ -10,7 +10,18 @@ struct PacketTrip {
   private let crossed: String
   private let packets: [PcapPacket]
 
-  private struct Counts {
+  private let tap: PcapTap
+  private let backends = Told<NetStatistics>()
+
+  /// What the guest says of packets that are all back.
+  struct Sent {
+    fileprivate let counts: Counts
+    fileprivate let seconds: Double
+    fileprivate let negotiation: Negotiation
+    fileprivate let front: NetStatistics
+  }
+
+  fileprivate struct Counts {
     var returned = 0
     var bytes = 0
     var tooLong = 0
@@ -31,32 +42,29 @@ struct PacketTrip {
     }
     guard let packets else { throw ExampleError("the capture \(source) does not hold Ethernet frames") }
     self.packets = packets
+    let writer = try Self.naming { () throws(PcapError) in try PcapWriter(path: .init(crossed)) }
+    tap = PcapTap(EchoEnd(), into: writer)
   }
 
   private static func naming<Result: ~Copyable>(_ body: () throws(PcapError) -> Result) throws -> Result {
     do throws(PcapError) { return try body() } catch { throw ExampleError("\(error)") }
   }
 
-  func run() throws -> String {
-    let writer = try Self.naming { () throws(PcapError) in try PcapWriter(path: .init(crossed)) }
-    let tap = PcapTap(EchoEnd(), into: writer)
-    let backends = Told<NetStatistics>()
-    let guest = try Guest { (bus) throws(XenstoreError) in
-      try bus.register(NetBackDriver(whenClosed: { backends.tell($1.total) }) { _ in tap })
-    }
+  /// What the driver domain serves.
+  func register(on bus: Bus) throws(XenstoreError) {
+    let (tap, backends) = (tap, backends)
+    try bus.register(NetBackDriver(whenClosed: { backends.tell($1.total) }) { _ in tap })
+  }
+
+  /// Sends all, and leaves the card connected.
+  func run(on guest: Guest) throws -> Sent {
     let card = NetFrontDevice()
-    let device = try guest.machine.toolstack.addVif(
-      to: guest.machine.guest.domain, servedBy: guest.machine.driverDomain.domain, mac: "00:16:3e:00:00:01")
-    try guest.bus.register(card)
+    try guest.add(card, mac: "00:16:3e:00:00:01")
     try guest.connect { card.isConnected }
     let start = Date()
     let counts = try send(packets, through: card, guest)
-    let seconds = Date().timeIntervalSince(start)
-    let negotiation = card.negotiation
-    try guest.shutDown([device])
-    tap.flush()
-    if let failure = tap.failure { throw ExampleError("\(failure)") }
-    return summary(counts, seconds, negotiation, card.statistics, backends.all)
+    return Sent(
+      counts: counts, seconds: Date().timeIntervalSince(start), negotiation: card.negotiation, front: card.statistics)
   }
 
   private func send(_ packets: [PcapPacket], through card: NetFrontDevice, _ guest: Guest) throws -> Counts {
@@ -105,16 +113,18 @@ struct PacketTrip {
     return counts
   }
 
-  private func summary(
-    _ counts: Counts, _ seconds: Double, _ negotiation: Negotiation, _ front: NetStatistics, _ backends: [NetStatistics]
-  ) -> String {
-    let back = backends.reduce(into: NetStatistics()) { $0 += $1 }
+  /// When the backend is closed, so that it has told what it counted.
+  func summary(_ sent: Sent) throws -> String {
+    tap.flush()
+    if let failure = tap.failure { throw ExampleError("\(failure)") }
+    let (counts, front) = (sent.counts, sent.front)
+    let back = backends.all.reduce(into: NetStatistics()) { $0 += $1 }
     var lines = [
       "All \(counts.returned) packets came back as they were sent; what crossed, both ways, is in \(crossed).", "",
-      "What the two ends of the card agreed on:", "\(negotiation)", "",
+      "What the two ends of the card agreed on:", "\(sent.negotiation)", "",
       "packets there and back           \(counts.returned)",
       "bytes there and back             \(counts.bytes)",
-      "packets a second                 \(String(format: "%.0f", Double(counts.returned) / max(seconds, 1e-6)))",
+      "packets a second                 \(String(format: "%.0f", Double(counts.returned) / max(sent.seconds, 1e-6)))",
       "errors, drops                    \(front.tx.errors + front.rx.errors + back.tx.errors + back.rx.errors), "
         + "\(front.tx.drops + front.rx.drops + back.tx.drops + back.rx.drops)",
       notifications("frontend", front), notifications("backend", back),
