@@ -38,12 +38,22 @@ let package = Package(
       ],
       swiftSettings: strict),
     .executableTarget(
-      name: "blk-back",
+      name: "xen-blkback",
       dependencies: [
+        "ToolSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "XenNative", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
+      ],
+      exclude: ["xen-blkback.service"], swiftSettings: strict),
+    // What the programs for a real Xen share.
+    .target(
+      name: "ToolSupport",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "XenPlatform", package: "swift-xen"),
       ],
       swiftSettings: strict),
     .executableTarget(
@@ -67,7 +77,7 @@ let package = Package(
     .executableTarget(
       name: "xen-netfront",
       dependencies: [
-        "NetFrontTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),

@@ -8,6 +8,7 @@ final class NetBackDevice: Backend {
   private let whenClosed: (XenbusDevice, [NetStatistics]) -> Void
   private(set) var negotiation = Negotiation()
   private var queue: NetBackQueue?
+  private var refusal: NetBackRefusal?
 
   init(
     end: any NetworkEnd, features: NetFeatures, whenClosed: @escaping (XenbusDevice, [NetStatistics]) -> Void
@@ -21,7 +22,7 @@ final class NetBackDevice: Backend {
     [
       StoreEntry("feature-rx-copy", true), StoreEntry("feature-sg", features.scatterGather),
       StoreEntry("feature-split-event-channels", features.splitEventChannels),
-      // Absent would mean that a guest may leave checksums blank.
+      // Who has the payload at hand sums it up for less. Linux's frontends leave IPv4's blank all the same.
       StoreEntry("feature-no-csum-offload", true), StoreEntry("feature-ipv6-csum-offload", false),
       StoreEntry("feature-gso-tcpv4", false), StoreEntry("feature-gso-tcpv6", false),
     ]
@@ -34,11 +35,13 @@ final class NetBackDevice: Backend {
     let rx = try device.map([keys.rxRingReference])
     let channels = try device.bindEventChannels(tx: keys.txEventChannel, rx: keys.rxEventChannel)
     let hasCarrier = end.hasCarrier
+    let refusal = NetBackRefusal(attention: device.attention)
+    self.refusal = refusal
     queue = NetBackQueue(
       NetBackWork(
         transmit: NetBackTransmit(
           ring: BackRing(attaching: tx), grants: device.platform.grants, frontend: device.otherDomain,
-          scatterGather: features.scatterGather),
+          scatterGather: features.scatterGather, refusal: refusal),
         receive: NetBackReceive(
           ring: BackRing(attaching: rx), grants: device.platform.grants, frontend: device.otherDomain,
           frontendNotifies: keys.notifiesReceivePages,
@@ -54,8 +57,12 @@ final class NetBackDevice: Backend {
     }
   }
 
-  /// The end's link has come or gone.
+  /// The end's link has come or gone, or a packet was refused: its sender has been told, and whoever looks after the host
+  /// should know, too.
   func attend(_ device: XenbusDevice) throws(DeviceError) {
+    if let fault = refusal?.take() {
+      device.warn(.protocolViolation("a packet of the frontend was answered with an error: \(fault)"))
+    }
     try device.own.write([StoreEntry("carrier", end.hasCarrier)])
   }
 
@@ -114,6 +121,9 @@ struct NetFrontendKeys {
       reason: notifiesReceivePages ? "" : "the backend looks for pages by itself while frames wait")
     negotiation.add("feature-split-event-channels", frontend: isSplit, backend: offered.splitEventChannels)
     negotiation.add("feature-sg", frontend: takesSeveralSlots, backend: offered.scatterGather)
+    negotiation.add(
+      "tx checksums", frontend: "not said", backend: "asked for", agreed: "whole",
+      reason: "the backend fills in those that the frontend leaves blank")
     // Absent means that the frontend can do with blank checksums of IPv4.
     let takesBlank = try !frontend.flag("feature-no-csum-offload")
     negotiation.add("ipv4 checksum offload", frontend: takesBlank, backend: false)

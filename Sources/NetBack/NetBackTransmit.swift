@@ -18,6 +18,8 @@ struct NetBackTransmit: ~Copyable {
     let otherIDCount: Int
     /// One for each fragment that has bytes.
     let copyCount: Int
+    /// Whether the end would see a frame without its checksum.
+    let isChecksumBlank: Bool
   }
 
   private var ring: BackRing<NetIfTxRequest, NetIfTxResponse>
@@ -34,14 +36,17 @@ struct NetBackTransmit: ~Copyable {
   private var copies: [GrantCopy] = []
   private var frames: [NetworkFrame] = []
   private(set) var counts = NetCounts()
+  private(set) var checksumsFilled: UInt64 = 0
+  private let refusal: NetBackRefusal
 
   init(
     ring: consuming BackRing<NetIfTxRequest, NetIfTxResponse>, grants: any GrantTable, frontend: DomainID,
-    scatterGather: Bool
+    scatterGather: Bool, refusal: NetBackRefusal
   ) {
     self.ring = ring
     self.grants = grants
     self.frontend = frontend
+    self.refusal = refusal
     assembly = NetTxAssembly(scatterGather: scatterGather)
     buffer = pages.bytes
     let slotCount = Self.batchCount + NetIf.maxFragmentCount
@@ -70,7 +75,7 @@ struct NetBackTransmit: ~Copyable {
         switch try assembly.take(raw) {
         case .incomplete: break
         case .packet: addPacket()
-        case .refused: refuse()
+        case .refused(let fault): refuse(fault)
         }
       } catch { throw .protocolViolation("\(error)") }
     }
@@ -90,7 +95,8 @@ struct NetBackTransmit: ~Copyable {
     packets.append(
       Packet(
         offset: bufferByteCount, byteCount: end - bufferByteCount, id: assembly.first.id,
-        otherIDCount: assembly.fragmentCount - 1, copyCount: copies.count - copied))
+        otherIDCount: assembly.fragmentCount - 1, copyCount: copies.count - copied,
+        isChecksumBlank: assembly.isChecksumBlank))
     // The next one begins at a cache line; a page holds whole ones.
     bufferByteCount = (end + 63) & ~63
   }
@@ -107,11 +113,16 @@ struct NetBackTransmit: ~Copyable {
   }
 
   /// All slots of the packet that the assembly holds are answered with an error, but for its extra infos.
-  private mutating func refuse() {
-    counts.errors &+= 1
+  private mutating func refuse(_ fault: NetTxPacketFault) {
+    countRefused(for: fault)
     answer(assembly.first.id, NetIf.Status.error)
     if assembly.fragmentCount > 1 { for fragment in assembly.others { answer(fragment.id, NetIf.Status.error) } }
     for _ in 0..<assembly.extraInfoCount { answer(0, NetIf.Status.null) }
+  }
+
+  private mutating func countRefused(for fault: NetTxPacketFault) {
+    counts.errors &+= 1
+    refusal.tell(fault)
   }
 
   private mutating func answer(_ id: UInt16, _ status: Int16) { ring.put(NetIfTxResponse(id: id, status: status)) }
@@ -123,23 +134,25 @@ struct NetBackTransmit: ~Copyable {
     let okay = GrantStatus.okay
     var (nextID, nextCopy) = (0, 0)
     for packet in packets {
-      var succeeded = true
+      var fault: NetTxPacketFault?
       for _ in 0..<packet.copyCount {
-        if copies[nextCopy].status != okay { succeeded = false }
+        let status = copies[nextCopy].status
+        if status != okay { fault = fault ?? .unreadable(copies[nextCopy].reference, status) }
         nextCopy += 1
       }
+      if packet.isChecksumBlank, fault == nil { fault = fillChecksum(of: packet) }
       // From here on the frame is ours, whatever becomes of it.
-      let status = succeeded ? NetIf.Status.okay : NetIf.Status.error
+      let status = fault == nil ? NetIf.Status.okay : NetIf.Status.error
       answer(packet.id, status)
       for _ in 0..<packet.otherIDCount {
         answer(otherIDs[nextID], status)
         nextID += 1
       }
-      if succeeded {
+      if let fault {
+        countRefused(for: fault)
+      } else {
         counts.count(packetOf: packet.byteCount)
         frames.append(NetworkFrame(buffer.slice(from: packet.offset, count: packet.byteCount)))
-      } else {
-        counts.errors &+= 1
       }
     }
     packets.removeAll(keepingCapacity: true)
@@ -153,6 +166,19 @@ struct NetBackTransmit: ~Copyable {
     end.take(batch.span, answering: &guest)
     batch.removeAll(keepingCapacity: true)
     swap(&batch, &frames)
+  }
+
+  /// - Returns: why it has none.
+  private mutating func fillChecksum(of packet: Packet) -> NetTxPacketFault? {
+    let bytes = buffer.slice(from: packet.offset, count: packet.byteCount)
+    let start = unsafe bytes.baseAddress.assumingMemoryBound(to: UInt8.self)
+    // Safe: these are bytes of our own pages, no peer can change them, and the end has not seen them yet.
+    var frame = unsafe MutableSpan(_unsafeStart: start, count: bytes.count)
+    do throws(NetHeaderFault) {
+      try NetHeaders(parsing: frame.span).fillChecksum(in: &frame)
+      checksumsFilled &+= 1
+      return nil
+    } catch { return .checksum(error) }
   }
 
   private mutating func runCopies() {

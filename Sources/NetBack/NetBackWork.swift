@@ -60,6 +60,7 @@ struct NetBackWork: ~Copyable {
     var statistics = NetStatistics()
     statistics.tx = transmit.counts
     statistics.rx = receive.counts
+    statistics.txChecksumsFilled = transmit.checksumsFilled
     statistics.txRing = transmit.ringStatistics
     statistics.rxRing = receive.ringStatistics
     return statistics

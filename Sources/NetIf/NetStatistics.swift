@@ -32,6 +32,8 @@ public struct NetCounts: Hashable, Sendable, CustomStringConvertible {
 public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
   public var tx = NetCounts()
   public var rx = NetCounts()
+  /// Packets that the frontend left a checksum of blank, and the backend filled in.
+  public var txChecksumsFilled: UInt64 = 0
   /// Frames that came to the frontend to be cut into segments without a blank checksum, and were given one (Linux's
   /// counter of that name). Zero as long as no segments are offered.
   public var rxGSOChecksumFixups: UInt64 = 0
@@ -42,7 +44,8 @@ public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
 
   /// One line.
   public var description: String {
-    "tx: \(tx); rx: \(rx); rx_gso_checksum_fixup \(rxGSOChecksumFixups); notified \(txRing.notificationsSent) and "
+    "tx: \(tx); rx: \(rx); rx_gso_checksum_fixup \(rxGSOChecksumFixups); "
+      + "tx_checksums_filled \(txChecksumsFilled); notified \(txRing.notificationsSent) and "
       + "\(rxRing.notificationsSent) times, suppressed \(txRing.notificationsSuppressed) and "
       + "\(rxRing.notificationsSuppressed)"
   }
@@ -50,6 +53,7 @@ public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
   public static func += (left: inout NetStatistics, right: NetStatistics) {
     left.tx += right.tx
     left.rx += right.rx
+    left.txChecksumsFilled &+= right.txChecksumsFilled
     left.rxGSOChecksumFixups &+= right.rxGSOChecksumFixups
     left.txRing += right.txRing
     left.rxRing += right.rxRing

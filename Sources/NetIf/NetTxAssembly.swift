@@ -52,6 +52,8 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   /// Its first fragment, and the others in order; most packets have but one.
   public private(set) var first = NetTxFragment.none
   public private(set) var others: [NetTxFragment] = []
+  /// Whether the frontend has left its TCP or UDP checksum to us (`NETTXF_csum_blank`).
+  public private(set) var isChecksumBlank = false
   /// How many of its slots were extra infos; each gets `NETIF_RSP_NULL`.
   public private(set) var extraInfoCount = 0
 
@@ -82,7 +84,7 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     fragmentCount = 1
     extraInfoFollows = raw.flags & NetIf.TxFlag.extraInfo != 0
     fragmentFollows = raw.flags & NetIf.TxFlag.moreData != 0
-    if raw.flags & NetIf.TxFlag.checksumBlank != 0 { fault = .blankChecksum }
+    isChecksumBlank = raw.flags & NetIf.TxFlag.checksumBlank != 0
     if fragmentFollows, !scatterGather { fault = .severalSlots }
   }
 
@@ -135,7 +137,6 @@ public struct NetTxAssembly: ~Copyable, Sendable {
 
 /// Why a packet is answered with an error. It concerns that packet and nothing else.
 @nonexhaustive public enum NetTxPacketFault: Error, Hashable, Sendable, CustomStringConvertible {
-  case blankChecksum
   case severalSlots
   case unagreed(NetExtraInfo)
   case extraInfo(NetExtraInfoFault)
@@ -144,10 +145,13 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   /// The further fragments alone are as long as the whole packet, or longer.
   case sizes(byteCount: UInt16, furtherByteCount: UInt32)
   case tooManyFragments
+  /// What a grant reference of its slots names cannot be read.
+  case unreadable(GrantReference, GrantStatus)
+  /// Its checksum was left to us, and it has no place for one.
+  case checksum(NetHeaderFault)
 
   public var description: String {
     switch self {
-    case .blankChecksum: "its checksum was left blank, which was not agreed on"
     case .severalSlots: "it has several slots, which was not agreed on (feature-sg)"
     case .unagreed(let info): "it carries what was not agreed on: \(info)"
     case .extraInfo(let fault): "\(fault)"
@@ -156,6 +160,8 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     case .sizes(let byteCount, let furtherByteCount):
       "it says that it has \(byteCount) bytes, and its further slots alone have \(furtherByteCount)"
     case .tooManyFragments: "it has more than \(NetIf.maxFragmentCount) slots"
+    case .unreadable(let reference, let status): "\(reference) cannot be read: \(status)"
+    case .checksum(let fault): "its checksum was left blank and cannot be filled in: \(fault)"
     }
   }
 }

@@ -120,13 +120,14 @@ public final class XenbusDevice {
 
   func exists() throws(DeviceError) -> Bool { try own.optionalString("state") != nil }
 
-  /// What the other end's key says; unknown also when we may not read it, because who may not read what lies above a
-  /// directory is not told that the directory is gone.
-  func otherState() throws(DeviceError) -> XenbusState {
+  /// What the other end's key says; nil when its directory is gone, and when we may not read it, because who may not read
+  /// what lies above a directory is not told that the directory is gone.
+  func otherState() throws(DeviceError) -> XenbusState? {
     do throws(DeviceError) {
-      return XenbusState(key: try other.optionalString("state"))
+      if let key = try other.optionalString("state") { return XenbusState(key: key) }
+      return try other.exists() ? .unknown : nil
     } catch {
-      if case .store(let error) = error, error.code == .permissionDenied { return .unknown }
+      if case .store(let error) = error, error.code == .permissionDenied { return nil }
       throw error
     }
   }
@@ -152,6 +153,18 @@ extension StoreDirectory {
       try own.write(entries + [StoreEntry("state", state.rawValue)])
       return true
     }
+  }
+
+  /// Removes the device, and the directory of its other end's domain if this was the last one in it. What we may not
+  /// remove stays for the toolstack.
+  func removeDevice() {
+    let above = StoreDirectory(path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }, in: store)
+    do throws(DeviceError) {
+      try translating { () throws(XenstoreError) in try store.remove(path, in: nil) }
+      if try above.children().isEmpty {
+        try translating { () throws(XenstoreError) in try store.remove(above.path, in: nil) }
+      }
+    } catch {}
   }
 
   /// Leaves the message where the toolstack looks for it: `error/<device>/error` in our home.

@@ -94,8 +94,14 @@ struct NetAssemblyTests {
     #expect(try outcome([Self.slot(200, more: true), Self.slot(100)], scatterGather: false) == .refused(.severalSlots))
   }
 
-  @Test func blankChecksumsAreNotAgreedOn() throws {
-    #expect(try outcome([Self.slot(64, flags: NetIf.TxFlag.checksumBlank)]) == .refused(.blankChecksum))
+  /// It is the first slot that says so, and of one packet.
+  @Test func aBlankChecksumIsItsPacketsAlone() throws {
+    var assembly = NetTxAssembly(scatterGather: true)
+    let blank = NetIf.TxFlag.checksumBlank
+    #expect(try assembly.take(Self.slot(64, more: true, flags: blank)) == .incomplete)
+    #expect(try assembly.take(Self.slot(32)) == .packet && assembly.isChecksumBlank)
+    #expect(try assembly.take(Self.slot(64, more: true)) == .incomplete)
+    #expect(try assembly.take(Self.slot(32, flags: blank)) == .packet && !assembly.isChecksumBlank)
   }
 
   @Test(arguments: [19, 20])

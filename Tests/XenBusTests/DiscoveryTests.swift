@@ -153,16 +153,6 @@ struct DiscoveryTests {
     #expect(try rig.error(of: rig.guest, disk.frontendPath) == nil)
   }
 
-  @Test func backendOfAVanishedFrontendEndsClosed() throws {
-    let disk = try rig.addDisk()
-    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
-    #expect(settle(frontBus, backBus))
-    try rig.store.remove(disk.frontendPath, in: nil)
-    #expect(settle(frontBus, backBus))
-    #expect(try rig.state(disk.backendPath) == .closed)
-    #expect(backBus.report == [])
-  }
-
   @Test func deviceMadeAnewBetweenTwoPollsConnects() throws {
     let disk = try rig.addDisk()
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))

@@ -39,6 +39,7 @@ struct RawPeerTests {
         switch back.observe(frontend: frontend, isOnline: true) {
         case .none: break acting
         case .offer: key = .initWait
+        case .resume: Issue.record("nobody has detached")
         case .connect:
           #expect(frontend == .initialised || frontend == .connected)
           #expect(used.insert(rings).inserted, "rings served twice")
@@ -125,7 +126,7 @@ struct RawPeerTests {
         if isOpen { return false }
         isOpen = true
       case .disconnect, .release: isOpen = false
-      case .probe, .offer, .connect, .stop, .otherEndChanged, .attend: continue
+      case .probe, .offer, .connect, .stop, .otherEndChanged, .attend, .detach, .resume: continue
       }
     }
     return true

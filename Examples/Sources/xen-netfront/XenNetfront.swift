@@ -1,10 +1,10 @@
 import ArgumentParser
 import Glibc
-import Logging
 import NetBack
 import NetFront
 import NetFrontTool
 import Pcap
+import ToolSupport
 import XenNative
 
 @main struct XenNetfront: ParsableCommand {
@@ -30,8 +30,7 @@ struct Attach: ParsableCommand {
       With --tap, what the card receives is what the machine receives through that TAP device, and back; one that does not \
       exist is created, and ends with the program. It has the card's MTU, and its link is down while the card's is.
 
-      With --pcap, all that the card receives is written to a file, which is complete when the program has ended or has \
-      been sent SIGUSR1.
+      With --pcap, all that the card receives is written to a file, and nothing is answered.
 
       With --address, the program is a host with that address: it answers ARP requests, pings, and UDP datagrams to port 7 \
       (echo), but no fragments. With --ping it first pings another host of that network.
@@ -88,12 +87,8 @@ struct Attach: ParsableCommand {
   @Flag(help: "Use one slot a frame, and so frames of no more than an MTU of 1500, also where the backend offers more.")
   var singleSlots = false
 
-  @Option(
-    help: ArgumentHelp("What to log: \(levels), each with all that come after it.", valueName: "level"),
-    transform: { try value(Logger.Level(rawValue: $0), "a level is one of \(levels)") })
-  var logLevel = Logger.Level.error
-
-  private static let levels = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+  @Option(help: "How much to log.")
+  var logLevel = LogLevel.warning
 
   /// What an argument stands for.
   private static func value<Value>(_ value: Value?, _ sentence: String) throws -> Value {
@@ -126,24 +121,20 @@ struct Attach: ParsableCommand {
   }
 
   func run() throws {
+    let signals = try EndSignals()
     let platform = try NativePlatform()
-    let signals = try Signals()
-    var log = Logger(label: "xen-netfront")
-    log.logLevel = logLevel
     let attachment = try CardAttachment(
       frontendPath, on: platform,
       features: NetFeatures(splitEventChannels: !oneEventChannel, scatterGather: !singleSlots),
-      announcing: address.map { [.address($0.address)] } ?? [], timeout: timeout ?? ping.map { _ in 30 }, log: log,
+      announcing: address.map { [.address($0.address)] } ?? [], timeout: timeout ?? ping.map { _ in 30 },
+      log: logLevel.logger("xen-netfront"),
       to: try end(), say: Self.say)
-    while attachment.outcome == nil, !signals.isStopRequested {
+    while attachment.outcome == nil, !signals.isRaised {
       var waits = [signals.descriptor, attachment.descriptor].map {
         pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
       }
       _ = Wakeup.wait(for: &waits, timeout: -1)
-      signals.clear()
-      if signals.takeFlush() { attachment.flush() }
     }
-    signals.endAtTheNext()
     let isClosed = attachment.close()
     for line in attachment.summary { Self.say(line) }
     switch attachment.outcome {

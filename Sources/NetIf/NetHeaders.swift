@@ -1,0 +1,191 @@
+/// Where the headers of a frame with one whole TCP or UDP packet lie: the one gate for what a frame's own bytes say.
+///
+/// All offsets are in bytes from the frame's start and, however hostile the bytes, within the frame.
+public struct NetHeaders: Hashable, Sendable {
+  public enum Network: Hashable, Sendable { case ipv4, ipv6 }
+
+  /// The numbers of the protocols (RFC 9293, RFC 768).
+  public enum Transport: UInt8, Sendable {
+    case tcp = 6
+    case udp = 17
+  }
+
+  public let network: Network
+  public let transport: Transport
+  /// Where the IP header begins: behind the Ethernet header and up to two VLAN tags.
+  public let networkOffset: Int
+  /// Where the TCP or UDP header begins: behind IPv4's options or IPv6's extension headers.
+  public let transportOffset: Int
+  /// Where the payload begins: behind TCP's options.
+  public let payloadOffset: Int
+  /// Where the payload ends; what follows in the frame is padding.
+  public let end: Int
+
+  /// Finds the headers (IEEE 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768).
+  ///
+  /// - Parameter frame: from its Ethernet header on, in memory that nobody else can change.
+  /// - Throws: when it is something else than one whole TCP or UDP packet, or its lengths contradict each other.
+  public init(parsing frame: Span<UInt8>) throws(NetHeaderFault) {
+    var offset = 12
+    var etherType = try frame.word(at: offset, of: .ethernet)
+    for _ in 0..<2 where etherType == 0x8100 || etherType == 0x88A8 {
+      offset += NetIf.vlanTagByteCount
+      etherType = try frame.word(at: offset, of: .vlanTag)
+    }
+    networkOffset = offset + 2
+    let found: (number: UInt8, offset: Int, end: Int)
+    switch etherType {
+    case 0x0800: (network, found) = (.ipv4, try Self.parseIPv4(frame, at: networkOffset))
+    case 0x86DD: (network, found) = (.ipv6, try Self.parseIPv6(frame, at: networkOffset))
+    default: throw .notIP(etherType: etherType)
+    }
+    guard let transport = Transport(rawValue: found.number) else { throw .transport(number: found.number) }
+    self.transport = transport
+    transportOffset = found.offset
+    // Only the packet itself counts, without the frame's padding.
+    let packet = frame.extracting(..<found.end)
+    switch transport {
+    case .tcp:
+      // Its last fixed field ends at 20.
+      _ = try packet.word(at: transportOffset + 18, of: .tcp)
+      let words = try packet.byte(at: transportOffset + 12, of: .tcp) >> 4
+      guard words >= 5, transportOffset + Int(words) * 4 <= found.end else { throw .tcpHeaderLength(words: words) }
+      payloadOffset = transportOffset + Int(words) * 4
+      end = found.end
+    case .udp:
+      _ = try packet.word(at: transportOffset + 6, of: .udp)
+      let byteCount = try packet.word(at: transportOffset + 4, of: .udp)
+      payloadOffset = transportOffset + 8
+      end = transportOffset + Int(byteCount)
+      guard end >= payloadOffset, end <= found.end else { throw .udpLength(byteCount: byteCount) }
+    }
+  }
+
+  private static func parseIPv4(
+    _ frame: Span<UInt8>, at start: Int
+  ) throws(NetHeaderFault) -> (number: UInt8, offset: Int, end: Int) {
+    // The last fixed field ends at 20.
+    _ = try frame.word(at: start + 18, of: .ipv4)
+    let first = try frame.byte(at: start, of: .ipv4)
+    guard first >> 4 == 4 else { throw .version(first >> 4) }
+    let words = first & 0x0F
+    let offset = start + Int(words) * 4
+    let byteCount = try frame.word(at: start + 2, of: .ipv4)
+    let end = start + Int(byteCount)
+    guard words >= 5, offset <= end else { throw .ipv4HeaderLength(words: words) }
+    guard end <= frame.count else { throw .ipLength(byteCount: byteCount) }
+    // The flag that more fragments follow, and the fragment's place.
+    guard try frame.word(at: start + 6, of: .ipv4) & 0x3FFF == 0 else { throw .fragment }
+    return (try frame.byte(at: start + 9, of: .ipv4), offset, end)
+  }
+
+  private static func parseIPv6(
+    _ frame: Span<UInt8>, at start: Int
+  ) throws(NetHeaderFault) -> (number: UInt8, offset: Int, end: Int) {
+    // The last field ends at 40.
+    _ = try frame.word(at: start + 38, of: .ipv6)
+    let version = try frame.byte(at: start, of: .ipv6) >> 4
+    guard version == 6 else { throw .version(version) }
+    var offset = start + 40
+    let byteCount = try frame.word(at: start + 4, of: .ipv6)
+    let end = offset + Int(byteCount)
+    guard end <= frame.count else { throw .ipLength(byteCount: byteCount) }
+    let packet = frame.extracting(..<end)
+    var number = try frame.byte(at: start + 6, of: .ipv6)
+    // Each header has eight bytes at least, so that this ends.
+    while let kind = IPv6Extension(rawValue: number) {
+      _ = try packet.word(at: offset + 6, of: .ipv6Extension)
+      number = try packet.byte(at: offset, of: .ipv6Extension)
+      var units = Int(try packet.byte(at: offset + 1, of: .ipv6Extension))
+      switch kind {
+      case .hopByHop, .destinationOptions: break
+      case .routing:
+        // A packet on its way has another address in its header than the one that its checksum covers.
+        let segmentsLeft = try packet.byte(at: offset + 3, of: .ipv6Extension)
+        guard segmentsLeft == 0 else { throw .segmentsLeft(segmentsLeft) }
+      case .fragment:
+        guard try packet.word(at: offset + 2, of: .ipv6Extension) & 0xFFF9 == 0 else { throw .fragment }
+        units = 0
+      }
+      offset += 8 * (units + 1)
+    }
+    return (number, offset, end)
+  }
+
+  /// What may stand between IPv6's header and a packet that is neither encrypted nor authenticated (RFC 8200, section 4).
+  private enum IPv6Extension: UInt8 {
+    case hopByHop = 0
+    case routing = 43
+    case fragment = 44
+    case destinationOptions = 60
+  }
+
+  /// Writes the TCP or UDP checksum of the frame that these were found in, whatever stood there (RFC 9293, section 3.1;
+  /// RFC 768; RFC 8200, section 8.1).
+  public func fillChecksum(in frame: inout MutableSpan<UInt8>) {
+    let field = transportOffset + (transport == .tcp ? 16 : 6)
+    (frame[field], frame[field + 1]) = (0, 0)
+    var checksum = InternetChecksum()
+    // The pseudo-header: both addresses, the protocol, and the length, which has 16 bits as all of the frame.
+    let addresses = network == .ipv4 ? networkOffset + 12..<networkOffset + 20 : networkOffset + 8..<networkOffset + 40
+    checksum.add(frame.span.extracting(addresses))
+    checksum.add(UInt16(transport.rawValue))
+    checksum.add(UInt16(end - transportOffset))
+    checksum.add(frame.span.extracting(transportOffset..<end))
+    // Zero in UDP's place means that there is none.
+    let value = transport == .udp && checksum.value == 0 ? 0xFFFF : checksum.value
+    (frame[field], frame[field + 1]) = (UInt8(value >> 8), UInt8(value & 0xFF))
+  }
+}
+
+/// Why a frame is not one whole TCP or UDP packet.
+@nonexhaustive public enum NetHeaderFault: Error, Hashable, Sendable, CustomStringConvertible {
+  public enum Header: String, Sendable {
+    case ethernet = "Ethernet header"
+    case vlanTag = "VLAN tag"
+    case ipv4 = "IPv4 header"
+    case ipv6 = "IPv6 header"
+    case ipv6Extension = "IPv6 extension header"
+    case tcp = "TCP header"
+    case udp = "UDP header"
+  }
+
+  /// The frame, or the IP packet in it, ends in this header.
+  case truncated(Header)
+  case notIP(etherType: UInt16)
+  case version(UInt8)
+  case ipv4HeaderLength(words: UInt8)
+  case ipLength(byteCount: UInt16)
+  case fragment
+  case segmentsLeft(UInt8)
+  case transport(number: UInt8)
+  case tcpHeaderLength(words: UInt8)
+  case udpLength(byteCount: UInt16)
+
+  public var description: String {
+    switch self {
+    case .truncated(let header): "it ends in its \(header.rawValue)"
+    case .notIP(let etherType): "its EtherType 0x\(String(etherType, radix: 16)) is not that of IPv4 or IPv6"
+    case .version(let version): "its IP header has version \(version), and its EtherType another"
+    case .ipv4HeaderLength(let words): "its IPv4 header says that it has \(words) words"
+    case .ipLength(let byteCount): "its IP header promises \(byteCount) bytes, more than follow"
+    case .fragment: "it is a fragment of an IP packet"
+    case .segmentsLeft(let count): "its routing header has \(count) segments left"
+    case .transport(let number): "it holds protocol \(number), which is neither TCP nor UDP"
+    case .tcpHeaderLength(let words): "its TCP header says that it has \(words) words"
+    case .udpLength(let byteCount): "its UDP header says that it has \(byteCount) bytes"
+    }
+  }
+}
+
+extension Span<UInt8> {
+  fileprivate func byte(at offset: Int, of header: NetHeaderFault.Header) throws(NetHeaderFault) -> UInt8 {
+    guard offset < count else { throw .truncated(header) }
+    return self[offset]
+  }
+
+  /// Two bytes, the first one highest.
+  fileprivate func word(at offset: Int, of header: NetHeaderFault.Header) throws(NetHeaderFault) -> UInt16 {
+    UInt16(try byte(at: offset, of: header)) << 8 | UInt16(try byte(at: offset + 1, of: header))
+  }
+}
