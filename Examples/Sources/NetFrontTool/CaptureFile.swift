@@ -33,12 +33,12 @@ public final class CaptureFile: CardEnd {
   }
 
   public func poll(_ card: NetFrontDevice, now: Uptime) throws(CardEndError) -> PollOutcome {
-    if let failure { throw CardEndError("\(failure)") }
+    do throws(PcapError) {
+      if let failure { throw failure }
+      // What has come together is written together, and then it is there for whoever reads along.
+      try writer.flush()
+    } catch { throw CardEndError("\(error)") }
     return .idle
-  }
-
-  public func flush() throws(CardEndError) {
-    do throws(PcapError) { try writer.flush() } catch { throw CardEndError("\(error)") }
   }
 
   public var summary: String { "\(path): \(frameCount) frames" }

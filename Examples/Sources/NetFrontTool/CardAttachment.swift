@@ -45,12 +45,6 @@ public final class CardAttachment: Sendable {
   /// Nil while the card is to be used.
   public var outcome: Outcome? { shown.outcome }
 
-  /// Has the end put everything so far where it belongs, soon.
-  public func flush() {
-    shown.contents.withLock { $0.wantsFlush = true }
-    thread.wake()
-  }
-
   /// Closes the card as the protocol asks, and ends the thread.
   ///
   /// - Parameter timeout: how long the backend may take to let go, in seconds; after that everything is taken back.

@@ -52,12 +52,6 @@ final class CardClient: BusThreadClient {
     // What waits in the ring is taken before an end is told anything else.
     if card.isConnected != wasConnected { try noteChange(now) }
     card.poll(now: now) { end.take($0, card, now: now) }
-    if shown.contents.withLock({ contents in
-      defer { contents.wantsFlush = false }
-      return contents.wantsFlush
-    }) {
-      try end.flush()
-    }
     guard card.isConnected else {
       if wasConnected { try noteChange(now) }
       return try wait(bus, now: now)
@@ -104,7 +98,6 @@ final class CardClient: BusThreadClient {
 
   func ended() {
     if wasConnected { end.disconnected() }
-    do throws(CardEndError) { try end.flush() } catch { shown.show(.failed(error.description)) }
     shown.contents.withLock { $0.summary = ["\(card.statistics)", end.summary] }
   }
 }
@@ -114,7 +107,6 @@ final class CardShown: Sendable {
   struct Contents {
     var outcome: CardAttachment.Outcome?
     var hasLeft = false
-    var wantsFlush = false
     var summary: [String] = []
   }
 

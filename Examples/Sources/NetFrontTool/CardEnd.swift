@@ -19,9 +19,6 @@ public protocol CardEnd: AnyObject {
   /// Appends what to sleep on besides the card, while it is connected.
   func appendDescriptors(to list: inout [CInt], _ card: NetFrontDevice)
 
-  /// Has everything so far where it belongs.
-  func flush() throws(CardEndError)
-
   /// One sentence about what it has done.
   var summary: String { get }
 }
@@ -29,7 +26,6 @@ public protocol CardEnd: AnyObject {
 extension CardEnd {
   public func disconnected() {}
   public func appendDescriptors(to list: inout [CInt], _ card: NetFrontDevice) {}
-  public func flush() throws(CardEndError) {}
 }
 
 /// Why an end cannot go on, as a sentence.

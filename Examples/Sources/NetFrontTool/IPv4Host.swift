@@ -165,8 +165,8 @@ public struct IPv4Host: Sendable {
     // None is as good as a right one (RFC 768). The answer has none either: nobody vouches for its bytes.
     if frame.number16(at: Wire.UDP.checksum) != 0 {
       // Over the two addresses, the protocol and the length besides.
-      let pseudo = UInt64(Wire.IP.udp) + UInt64(byteCount)
-      guard frame.checksum(Wire.IP.source..<end, adding: pseudo) == 0 else { throw .malformed }
+      let others = [UInt16(Wire.IP.udp), UInt16(byteCount)]
+      guard frame.checksum(Wire.IP.source..<end, adding: others) == 0 else { throw .malformed }
     }
     let port = frame.number16(at: Wire.UDP.sourcePort)
     // Another echo service would answer the answer, for ever.

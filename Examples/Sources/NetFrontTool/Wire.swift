@@ -19,17 +19,12 @@ extension [UInt8] {
     for index in 0..<4 { self[place + index] = address.bytes[index] }
   }
 
-  /// The Internet checksum of a part (RFC 1071), to which `sum` is added first; zero over what holds its own right one.
-  func checksum(_ range: Range<Int>, adding sum: UInt64 = 0) -> UInt16 {
-    var sum = sum
-    var place = range.lowerBound
-    while place + 1 < range.upperBound {
-      sum += UInt64(number16(at: place))
-      place += 2
-    }
-    if place < range.upperBound { sum += UInt64(self[place]) << 8 }
-    while sum >> 16 != 0 { sum = sum >> 16 + sum & 0xFFFF }
-    return ~UInt16(sum)
+  /// The Internet checksum of a part, and of words besides; zero over what holds its own right one.
+  func checksum(_ range: Range<Int>, adding words: [UInt16] = []) -> UInt16 {
+    var checksum = InternetChecksum()
+    for word in words { checksum.add(word) }
+    checksum.add(span.extracting(range))
+    return checksum.value
   }
 }
 

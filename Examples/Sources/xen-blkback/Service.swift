@@ -9,11 +9,11 @@ struct Service {
   let bus: Bus
   let log: Logger
   private let options: ServiceOptions
-  private let signals: Signals
+  private let signals: EndSignals
 
   init(_ options: ServiceOptions) throws {
     self.options = options
-    signals = try Signals()
+    signals = try EndSignals()
     log = options.logLevel.logger("xen-blkback")
     bus = try Bus(on: NativePlatform(), log: log)
   }
@@ -30,7 +30,7 @@ struct Service {
   func run(until isDone: () throws -> Bool) throws {
     var waits = (bus.descriptors + [signals.descriptor]).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
     var said: Set<String> = []
-    while !signals.isStopRequested {
+    while !signals.isRaised {
       let outcome = bus.poll()
       let report = bus.report
       for line in report where !said.contains(line) {
@@ -41,7 +41,6 @@ struct Service {
       if try isDone() { return }
       if outcome == .idle { _ = Wakeup.wait(for: &waits, timeout: -1) }
     }
-    signals.endAtTheNext()
     if options.close { try close() } else { try detach() }
   }
 

@@ -30,8 +30,7 @@ struct Attach: ParsableCommand {
       With --tap, what the card receives is what the machine receives through that TAP device, and back; one that does not \
       exist is created, and ends with the program. It has the card's MTU, and its link is down while the card's is.
 
-      With --pcap, all that the card receives is written to a file, which is complete when the program has ended or has \
-      been sent SIGUSR1.
+      With --pcap, all that the card receives is written to a file, and nothing is answered.
 
       With --address, the program is a host with that address: it answers ARP requests, pings, and UDP datagrams to port 7 \
       (echo), but no fragments. With --ping it first pings another host of that network.
@@ -89,7 +88,7 @@ struct Attach: ParsableCommand {
   var singleSlots = false
 
   @Option(help: ArgumentHelp("What to log, with all that is graver.", valueName: "level"))
-  var logLevel = LogLevel.error
+  var logLevel = LogLevel.warning
 
   /// What an argument stands for.
   private static func value<Value>(_ value: Value?, _ sentence: String) throws -> Value {
@@ -122,23 +121,20 @@ struct Attach: ParsableCommand {
   }
 
   func run() throws {
+    let signals = try EndSignals()
     let platform = try NativePlatform()
-    let signals = try Signals()
     let attachment = try CardAttachment(
       frontendPath, on: platform,
       features: NetFeatures(splitEventChannels: !oneEventChannel, scatterGather: !singleSlots),
       announcing: address.map { [.address($0.address)] } ?? [], timeout: timeout ?? ping.map { _ in 30 },
       log: logLevel.logger("xen-netfront"),
       to: try end(), say: Self.say)
-    while attachment.outcome == nil, !signals.isStopRequested {
+    while attachment.outcome == nil, !signals.isRaised {
       var waits = [signals.descriptor, attachment.descriptor].map {
         pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
       }
       _ = Wakeup.wait(for: &waits, timeout: -1)
-      signals.clear()
-      if signals.takeFlush() { attachment.flush() }
     }
-    signals.endAtTheNext()
     let isClosed = attachment.close()
     for line in attachment.summary { Self.say(line) }
     switch attachment.outcome {
