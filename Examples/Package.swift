@@ -38,18 +38,54 @@ let package = Package(
       ],
       swiftSettings: strict),
     .executableTarget(
-      name: "blk-back",
+      name: "xen-blkback",
       dependencies: [
+        "ToolSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "XenNative", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
+      ],
+      exclude: ["xen-blkback.service"], swiftSettings: strict),
+    // What the programs for a real Xen share.
+    .target(
+      name: "ToolSupport",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "XenPlatform", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "xen-device",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenBus", package: "swift-xen"),
+        .product(name: "XenNative", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    // What a network card of ours can be connected to, and a host that answers; no platform in it.
+    .target(
+      name: "NetFrontTool",
+      dependencies: [
+        .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "Pcap", package: "swift-xen"), .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "xen-netfront",
+      dependencies: [
+        "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),
     .executableTarget(
       name: "net-tap",
       dependencies: [
         "ExampleSupport",
+        "NetFrontTool",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
@@ -84,6 +120,23 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "NBDProtocolTests", dependencies: ["NBDProtocol", .product(name: "NIOCore", package: "swift-nio")],
+      swiftSettings: strict),
+    .testTarget(
+      name: "XenDeviceTests",
+      dependencies: [
+        "xen-device", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "XenBus", package: "swift-xen"), .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
+    .testTarget(
+      name: "NetFrontToolTests",
+      dependencies: [
+        "NetFrontTool", .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"), .product(name: "Pcap", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"), .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
       swiftSettings: strict),
     // Runs the programs above as processes.
     .testTarget(

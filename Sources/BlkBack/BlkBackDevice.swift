@@ -17,11 +17,40 @@ final class BlkBackDevice: Backend {
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    features
+  }
+
+  private var features: [StoreEntry] {
     [StoreEntry("feature-flush-cache", offersFlush), StoreEntry("feature-barrier", true)]
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     let geometry = try geometry(device)
+    try attach(device, geometry, at: .zero)
+    return geometry.entries
+  }
+
+  /// - Parameter position: the index at which the ring goes on.
+  func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
+    guard let index = UInt32(position) else {
+      throw .resource("it was left connected by another program, with the word \(position.quoted)")
+    }
+    let geometry = try geometry(device)
+    for entry in features + geometry.entries {
+      let agreed = try device.own.optionalString(entry.key)
+      guard agreed == entry.value else {
+        throw .resource(
+          "its guest goes by \(entry.key) = \(agreed ?? "nothing") and would be served with \(entry.value ?? "nothing"): "
+            + "serve it with what it was connected with, or close it")
+      }
+    }
+    try attach(device, geometry, at: RingIndex(rawValue: index))
+  }
+
+  /// Maps the ring and makes the queue.
+  ///
+  /// - Parameter index: where requests and responses go on.
+  private func attach(_ device: XenbusDevice, _ geometry: BlockGeometry, at index: RingIndex) throws(DeviceError) {
     let keys = try BlkFrontendKeys(from: device.other)
     negotiation = Negotiation()
     keys.report(in: &negotiation)
@@ -37,10 +66,10 @@ final class BlkBackDevice: Backend {
     let channel = try device.bindEventChannel(to: keys.eventChannel)
     queue = BlkBackQueue(
       BlkBackWork(
-        ring: BlkBackRing(attaching: region, as: keys.layout), channel: channel, grants: device.platform.grants,
-        frontend: device.otherDomain, store: store, geometry: geometry, clock: device.clock, failure: failure))
+        ring: BlkBackRing(attaching: region, as: keys.layout, at: index), channel: channel,
+        grants: device.platform.grants, frontend: device.otherDomain, store: store, geometry: geometry,
+        clock: device.clock, failure: failure))
     self.failure = failure
-    return geometry.entries
   }
 
   /// The store's geometry as the toolstack restricts it. Only our own directory is asked: the other one is the guest's.
@@ -64,13 +93,25 @@ final class BlkBackDevice: Backend {
     if let text = failure?.text { device.warn(.resource(text)) }
   }
 
+  func detach(_ device: XenbusDevice) throws(DeviceError) -> String {
+    guard let queue else { throw .resource("it is not connected") }
+    device.stop(queue)
+    // Whatever comes of it, everything is let go of.
+    defer { disconnect(device) }
+    if let violation = queue.violation { throw .protocolViolation("\(violation)") }
+    guard let index = queue.finish() else {
+      throw .resource("the store does not complete what it was given, so some of the guest's requests have no answer")
+    }
+    return "\(index)"
+  }
+
   func disconnect(_ device: XenbusDevice) {
     guard let queue else { return }
     device.stop(queue)
     if !queue.drain() {
       device.log.error("\(device.own.path): the store does not complete what it was given; its buffers are left to it")
     }
-    device.log.info("\(device.own.path): disconnected; \(queue.ringDump)")
+    device.log.debug("\(device.own.path): disconnected; \(queue.ringDump)")
     whenClosed(device, queue.statistics)
     // The last reference: the ring is unmapped and the port closed here.
     self.queue = nil

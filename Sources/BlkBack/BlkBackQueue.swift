@@ -23,6 +23,11 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     }
   }
 
+  /// Answers all that was taken, waiting a second for what the store still has. Only after the host has stopped the queue.
+  ///
+  /// - Returns: where the ring goes on; nil when the store still has something.
+  func finish() -> RingIndex? { work.finishAll() }
+
   /// Waits for what the store still has, for a second. Only after the host has stopped the queue.
   ///
   /// - Returns: false when the store still has the queue's buffers.

@@ -10,16 +10,17 @@ struct BlkBackRing: ~Copyable {
   private var wide: BackRing<BlkIfRequest, BlkIfResponse>?
   private var narrow: BackRing<BlkIfX86_32Request, BlkIfX86_32Response>?
 
-  init(attaching region: consuming SharedRegion, as layout: BlkProtocol) {
+  /// - Parameter index: zero for a fresh ring; for a live one, where it goes on.
+  init(attaching region: consuming SharedRegion, as layout: BlkProtocol, at index: RingIndex) {
     self.layout = layout
     switch layout {
     case .x86_64:
-      let ring = BackRing<BlkIfRequest, BlkIfResponse>(attaching: region)
+      let ring = BackRing<BlkIfRequest, BlkIfResponse>(attaching: region, at: index)
       entryCount = ring.entryCount
       wide = consume ring
       narrow = nil
     case .x86_32:
-      let ring = BackRing<BlkIfX86_32Request, BlkIfX86_32Response>(attaching: region)
+      let ring = BackRing<BlkIfX86_32Request, BlkIfX86_32Response>(attaching: region, at: index)
       entryCount = ring.entryCount
       wide = nil
       narrow = consume ring
@@ -54,6 +55,18 @@ struct BlkBackRing: ~Copyable {
     case .none:
       switch narrow {
       case .some(let ring): ring.dump()
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
+  /// Where both requests and responses go on, once every request is answered.
+  var index: RingIndex {
+    switch wide {
+    case .some(let ring): ring.index
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.index
       case .none: preconditionFailure("a ring in one of the layouts")
       }
     }

@@ -234,6 +234,22 @@ struct BlkBackWork: ~Copyable {
 
   // MARK: The end
 
+  /// Answers all that was taken, waiting a second for what the store still has, and takes nothing more.
+  ///
+  /// - Returns: where the ring goes on; nil when the store still has something.
+  mutating func finishAll() -> RingIndex? {
+    let deadline = Uptime.now.nanoseconds + 1_000_000_000
+    while freeSlots.count < requests.count {
+      store.reap(into: &completions)
+      finish()
+      submitBarrierWhenAlone()
+      guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else { break }
+      if freeSlots.count < requests.count { Wakeup.wait(for: descriptor, timeout: 10) }
+    }
+    push()
+    return freeSlots.count == requests.count ? ring.index : nil
+  }
+
   /// The buffers belong to the store until it has completed what it has: waits for that, and answers nobody.
   ///
   /// - Returns: false when the store has not done so after a second; the buffers are then its own for good.

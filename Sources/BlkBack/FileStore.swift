@@ -26,10 +26,10 @@ public final class FileStore: BlockStore {
     }
   }
 
-  /// The image that a device's own keys name: `params`, opened for reading only when `mode` says so.
-  public convenience init(for device: XenbusDevice) throws(DeviceError) {
+  /// The image that a device's own keys name: `params`, opened for reading only when `mode` or `isReadOnly` says so.
+  public convenience init(for device: XenbusDevice, isReadOnly: Bool = false) throws(DeviceError) {
     let path = FilePath(try device.own.string("params"))
-    let isReadOnly = try device.isReadOnly()
+    let isReadOnly = try device.isReadOnly() || isReadOnly
     do throws(FileStoreError) { try self.init(path: path, isReadOnly: isReadOnly) } catch {
       throw .resource("\(error)")
     }

@@ -57,6 +57,13 @@ public final class TapInterface: Sendable {
     }
   }
 
+  /// Says to the machine whether the link is up; it is at first. While it is down the machine sends nothing through it.
+  public func setCarrier(_ isUp: Bool) throws(TapError) {
+    guard linux_tap_set_carrier(descriptor, isUp ? 1 : 0) == 0 else {
+      throw .system(name: name, call: "TUNSETCARRIER", reason: Self.reason)
+    }
+  }
+
   /// Sends one frame. Never waits.
   ///
   /// - Returns: false when the interface did not take it: it is down, full, or gone.

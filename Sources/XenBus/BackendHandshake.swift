@@ -3,7 +3,8 @@
 ///
 /// It decides by levels, as ``FrontendHandshake`` does. InitWait is written only when the frontend holds no rings, so
 /// that rings found after it are always fresh ones; a backend process that finds its own key beyond InitWait therefore
-/// first has the frontend close what it shared with its predecessor.
+/// first has the frontend close what it shared with its predecessor, unless that has left the device on purpose for another
+/// process to go on with.
 public struct BackendHandshake: Hashable, Sendable {
   public enum Phase: Hashable, Sendable {
     /// Nothing is offered yet.
@@ -11,6 +12,10 @@ public struct BackendHandshake: Hashable, Sendable {
     /// Features are offered; the frontend has published nothing.
     case initWait
     case connected
+    /// A predecessor serves no more and has left word of where the rings stand; the frontend has not noticed.
+    case detached
+    /// Such a device could not be taken up; it stays for somebody who can, as long as the frontend waits.
+    case held
     /// One of us asked to close; the frontend has not closed yet.
     case closing
     case closed
@@ -24,6 +29,8 @@ public struct BackendHandshake: Hashable, Sendable {
     case offer
     /// Map the frontend's rings, write the device's details and Connected in one transaction, begin to serve.
     case connect
+    /// Map the frontend's live rings and go on serving where the predecessor stopped.
+    case resume
     /// Stop serving and let go of everything of the frontend's, then write this state.
     case disconnect(XenbusState)
     /// Write this state.
@@ -42,9 +49,12 @@ public struct BackendHandshake: Hashable, Sendable {
   private var failed = false
   private var leaves = false
 
-  /// - Parameter own: what our own key says at the start.
-  public init(own: XenbusState) {
+  /// - Parameters:
+  ///   - own: what our own key says at the start.
+  ///   - isDetached: whether a predecessor has left word of where the rings of a connected device stand.
+  public init(own: XenbusState, isDetached: Bool = false) {
     switch own {
+    case .connected where isDetached: (phase, isStale, restarts) = (.detached, true, true)
     case .unknown, .initialising, .initWait: (isStale, restarts) = (false, false)
     case .closed: (phase, isStale, restarts) = (.closed, false, true)
     case .initialised, .connected, .closing, .reconfiguring, .reconfigured: (isStale, restarts) = (true, true)
@@ -57,16 +67,32 @@ public struct BackendHandshake: Hashable, Sendable {
   /// Something failed on our side: close, and offer again only when the frontend begins again.
   public mutating func fail() { (phase, restarts, isStale, failed) = (.closing, false, false, true) }
 
+  /// What the predecessor was serving cannot be served now: leave the device to a process that can.
+  public mutating func hold() { phase = .held }
+
   /// What is to be done now that the frontend's key says `frontend`. Show it again after doing it, until it says
   /// ``Action/none``.
   ///
   /// - Parameters:
+  ///   - frontend: nil when there is no such directory any more.
   ///   - isOnline: false when the toolstack has withdrawn the device (`online` is 0).
   ///   - isPlugged: false when the device must not be connected yet, since its hotplug script has not finished
   ///     (`hotplug-status`). Once it is connected, that does not matter any more.
-  public mutating func observe(frontend: XenbusState, isOnline: Bool, isPlugged: Bool = true) -> Action {
+  public mutating func observe(frontend: XenbusState?, isOnline: Bool, isPlugged: Bool = true) -> Action {
     let isWanted = isOnline && !leaves
+    let isGone = frontend == nil
+    let frontend = frontend ?? .unknown
+    if phase == .detached || phase == .held {
+      if isWanted, frontend.mayHoldRings, frontend != .closing {
+        guard phase == .detached else { return .none }
+        phase = .connected
+        return .resume
+      }
+      // Nobody serves it: as after a crash.
+      phase = .initialising
+    }
     switch phase {
+    case .detached, .held: preconditionFailure("either has just become another phase")
     case .initialising:
       guard isWanted else {
         phase = .closing
@@ -105,7 +131,7 @@ public struct BackendHandshake: Hashable, Sendable {
         return .disconnect(.closing)
       // It closed, or began again, without our seeing the states between; or its directory is gone.
       case .closed, .unknown, .initialising, .initWait:
-        phase = .closed
+        (phase, restarts) = (.closed, frontend == .unknown)
         return .disconnect(.closed)
       }
     case .closing:
@@ -115,25 +141,29 @@ public struct BackendHandshake: Hashable, Sendable {
       return .disconnect(.closed)
     case .closed:
       // Without its frontend's directory a device is a zombie's.
-      if !isWanted || frontend == .unknown {
+      if !isWanted || isGone {
         phase = .removed
         return .remove
       }
-      guard frontend == .initialising || frontend == .initWait || (restarts && frontend == .closed) else {
-        return .none
+      switch frontend {
+      case .initialising, .initWait: return offer()
+      // Whoever has rubbish for a state waits for us to begin.
+      case .closed where restarts, .unknown where restarts: return offer()
+      case .unknown, .closed, .initialised, .connected, .closing, .reconfiguring, .reconfigured: return .none
       }
-      return offer()
     case .removed: return .none
     }
   }
 
   /// What the backend waits for; nil when it is connected or removed.
-  public func waitsFor(frontend: XenbusState, isPlugged: Bool = true) -> String? {
-    switch phase {
+  public func waitsFor(frontend: XenbusState?, isPlugged: Bool = true) -> String? {
+    let frontend = frontend ?? .unknown
+    return switch phase {
     case .initWait where !isPlugged && (frontend == .initialised || frontend == .connected):
       "its hotplug script to finish (hotplug-status)"
     case .initialising, .initWait: "the frontend to share its rings (Initialised or Connected); it is \(frontend)"
-    case .connected, .removed: nil
+    case .connected, .detached, .removed: nil
+    case .held: "a start of its backend with what it was connected with; the frontend goes on waiting"
     case .closing: "the frontend to close; it is \(frontend)"
     case .closed: "the frontend to begin again (Initialising); it is \(frontend)"
     }

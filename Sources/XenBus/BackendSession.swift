@@ -9,10 +9,16 @@ final class BackendSession: DeviceSession {
   init(_ device: XenbusDevice, _ driver: any BackendDriver) throws(DeviceError) {
     self.device = device
     self.driver = driver
-    handshake = BackendHandshake(own: try device.ownState())
+    handshake = BackendHandshake(
+      own: try device.ownState(), isDetached: try device.own.optionalString(Self.detachedKey) != nil)
   }
 
+  /// In our own directory, where no guest writes: that a device is left connected, and where its driver stopped.
+  private static let detachedKey = "detached"
+
   var isConnected: Bool { handshake.phase == .connected }
+
+  var isHeld: Bool { handshake.phase == .held }
 
   var negotiation: Negotiation { backend?.negotiation ?? Negotiation() }
 
@@ -45,20 +51,53 @@ final class BackendSession: DeviceSession {
     case .offer:
       let backend = try driver.probe(device)
       self.backend = backend
-      written = try device.switchState(to: .initWait, try backend.offer(device))
+      written = try device.switchState(
+        to: .initWait, try backend.offer(device) + [StoreEntry(absent: Self.detachedKey)])
     case .connect:
       written = try device.switchState(to: .connected, try backend?.connect(device) ?? [])
       if written {
         try backend?.start(device)
         device.removeError()
       }
+    case .resume:
+      try resume()
+      return .settled
     case .disconnect(let state):
       backend?.disconnect(device)
       written = try device.switchState(to: state)
     case .write(let state): written = try device.switchState(to: state)
-    case .remove: return .gone
+    case .remove:
+      // The toolstack removes what it withdraws; after a guest that is no more nobody may look here again.
+      if try device.otherState() == nil { try? device.own.removeAll(andAbove: 1) }
+      return .gone
     }
     return written ? .moved : .gone
+  }
+
+  // MARK: Leaving a device connected
+
+  func detach() throws(DeviceError) {
+    guard isConnected, let backend else { return end() }
+    try device.own.write([StoreEntry(Self.detachedKey, try backend.detach(device))])
+  }
+
+  /// A failure is nothing that the frontend has done: it goes on waiting for a backend that can.
+  private func resume() throws(DeviceError) {
+    do throws(DeviceError) {
+      let position = try device.own.string(Self.detachedKey)
+      let backend = try driver.probe(device)
+      try backend.resume(device, from: position)
+      self.backend = backend
+    } catch {
+      handshake.hold()
+      fault = error
+      device.warn(error)
+      return
+    }
+    // First: whoever finds the key after our own end would serve again what we are about to.
+    try device.own.remove(Self.detachedKey)
+    try backend?.start(device)
+    device.removeError()
   }
 
   func fail(_ error: DeviceError) throws(DeviceError) {

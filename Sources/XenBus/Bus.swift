@@ -180,6 +180,23 @@ public final class Bus {
     dirty.formUnion(sessions.keys)
   }
 
+  /// Ends this bus's part in every device and leaves the devices connected, so that another process can go on where this one
+  /// stopped: the other ends notice a pause. Waits for what stores still have, a second for each device at most.
+  ///
+  /// - Returns: the devices for which that could not be done, and why. The next process closes those.
+  public func detach() -> [String: DeviceError] {
+    var failures: [String: DeviceError] = [:]
+    for token in roots.keys { roots[token]?.findsDevices = false }
+    for (path, session) in sessions {
+      do throws(DeviceError) { try session.detach() } catch {
+        log.error("\(path): cannot be left connected: \(error)")
+        failures[path] = error
+      }
+    }
+    sessions = [:]
+    return failures
+  }
+
   /// Whether every device is connected.
   public var isConnected: Bool { !sessions.isEmpty && sessions.values.allSatisfy(\.isConnected) }
 
@@ -193,6 +210,11 @@ public final class Bus {
       return "\(path): \(state)" + (session.fault.map { "; \($0)" } ?? "")
     }
     return (lines + refused.map { path, error in "\(path): refused; \(error)" }).sorted()
+  }
+
+  /// The devices that another process has left connected (``detach()``) and that this one cannot serve, and why.
+  public var heldDevices: [String: DeviceError] {
+    sessions.compactMapValues { session in (session as? BackendSession).flatMap { $0.isHeld ? $0.fault : nil } }
   }
 
   /// What the two ends of each device agreed on, feature by feature, by the device's own path.

@@ -32,11 +32,14 @@ import XenPlatform
 extension String {
   /// The text of a peer as an error may carry it: in quotation marks, without control characters, and no longer than a
   /// line, since a peer chooses it, and error node and log have room for sentences only.
-  public var quoted: String {
+  public var quoted: String { quoted(upTo: 64) }
+
+  /// The same, but as many as `count` Unicode scalars long, for where there is room for more.
+  public func quoted(upTo count: Int) -> String {
     var text = "\""
-    for scalar in unicodeScalars.prefix(64) {
+    for scalar in unicodeScalars.prefix(count) {
       text += scalar.properties.generalCategory == .control ? scalar.escaped(asASCII: true) : String(scalar)
     }
-    return text + (unicodeScalars.count > 64 ? "...\"" : "\"")
+    return text + (unicodeScalars.count > count ? "...\"" : "\"")
   }
 }

@@ -20,6 +20,8 @@ protocol DeviceSession: AnyObject {
   /// Closes the device for good.
   func leave()
   var hasLeft: Bool { get }
+  /// Lets go of everything, leaving the device connected where its driver can.
+  func detach() throws(DeviceError)
   /// The device's directory is gone: let go of everything, at once.
   func end()
 }

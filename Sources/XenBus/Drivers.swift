@@ -46,6 +46,18 @@ public protocol Backend: AnyObject {
   /// Stops serving and lets go of everything of the frontend's. Harmless at any time, also twice.
   func disconnect(_ device: XenbusDevice)
 
+  /// Answers all that was taken, takes nothing more and lets go of everything of the frontend's, which is to notice nothing
+  /// but a pause.
+  ///
+  /// - Returns: where another process is to go on: what ``resume(_:from:)`` is given.
+  /// - Throws: when that cannot be done; everything is let go of all the same.
+  func detach(_ device: XenbusDevice) throws(DeviceError) -> String
+
+  /// In the place of ``connect(_:)``: maps the live rings of a device that another process has detached from.
+  ///
+  /// - Throws: when what was agreed on then cannot be served now. The device stays as it is, for a process that can.
+  func resume(_ device: XenbusDevice, from position: String) throws(DeviceError)
+
   /// While connected: the frontend has changed its state's key or one of the driver's ``BackendDriver/watchedKeys``, or
   /// may have. Look at what they say now.
   func otherEndChanged(_ device: XenbusDevice) throws(DeviceError)
@@ -60,6 +72,15 @@ public protocol Backend: AnyObject {
 extension Backend {
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
   public func attend(_ device: XenbusDevice) throws(DeviceError) {}
+
+  public func detach(_ device: XenbusDevice) throws(DeviceError) -> String {
+    disconnect(device)
+    throw .unsupported("this driver's devices cannot be left connected")
+  }
+
+  public func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
+    throw .unsupported("this driver cannot go on with a device that another process has left connected")
+  }
 }
 
 /// Makes the frontends of one type of device.

@@ -16,11 +16,11 @@ final class FrontendSession: DeviceSession {
 
   var negotiation: Negotiation { frontend?.negotiation ?? Negotiation() }
 
-  var waitsFor: String? { (try? device.otherState()).flatMap(handshake.waitsFor(backend:)) }
+  var waitsFor: String? { (try? device.otherState() ?? .unknown).flatMap(handshake.waitsFor(backend:)) }
 
   func step() throws(DeviceError) -> SessionProgress {
     let written: Bool
-    switch handshake.observe(backend: try device.otherState()) {
+    switch handshake.observe(backend: try device.otherState() ?? .unknown) {
     case .none:
       if isConnected { try frontend?.otherEndChanged(device) }
       return .settled
@@ -55,6 +55,9 @@ final class FrontendSession: DeviceSession {
   func leave() { handshake.leave() }
 
   var hasLeft: Bool { handshake.phase == .closed && waitsFor == nil }
+
+  /// A frontend's pages end with it.
+  func detach() { end() }
 
   func end() {
     frontend?.stop(device)

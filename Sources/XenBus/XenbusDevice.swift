@@ -120,13 +120,14 @@ public final class XenbusDevice {
 
   func exists() throws(DeviceError) -> Bool { try own.optionalString("state") != nil }
 
-  /// What the other end's key says; unknown also when we may not read it, because who may not read what lies above a
-  /// directory is not told that the directory is gone.
-  func otherState() throws(DeviceError) -> XenbusState {
+  /// What the other end's key says; nil when its directory is gone, and when we may not read it, because who may not read
+  /// what lies above a directory is not told that the directory is gone.
+  func otherState() throws(DeviceError) -> XenbusState? {
     do throws(DeviceError) {
-      return XenbusState(key: try other.optionalString("state"))
+      if let key = try other.optionalString("state") { return XenbusState(key: key) }
+      return try other.exists() ? .unknown : nil
     } catch {
-      if case .store(let error) = error, error.code == .permissionDenied { return .unknown }
+      if case .store(let error) = error, error.code == .permissionDenied { return nil }
       throw error
     }
   }
@@ -160,6 +161,11 @@ extension StoreDirectory {
     // too leaves the log.
     try? StoreDirectory(errorPath(home: home).joined(separator: "/"), in: store).write(
       [StoreEntry("error", "22 \(error)")])
+  }
+
+  /// The message that is left there; nil when there is none.
+  func error(home: String) throws(DeviceError) -> String? {
+    try StoreDirectory(errorPath(home: home).joined(separator: "/"), in: store).optionalString("error")
   }
 
   /// Removes the message, and the directories above it that hold nothing else.

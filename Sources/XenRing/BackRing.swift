@@ -42,6 +42,14 @@ import XenPlatform
   /// Whether responses have been put since the last push.
   @inlinable public var hasUnpushed: Bool { responsesProduced != responsesPushed }
 
+  /// Where both requests and responses go on: what another ``init(attaching:at:)`` takes up this ring with.
+  ///
+  /// - Precondition: ``inFlightCount`` is zero, and everything is pushed.
+  @inlinable public var index: RingIndex {
+    precondition(requestsConsumed == responsesPushed, "every request is answered, and every answer pushed")
+    return requestsConsumed
+  }
+
   /// Requests taken and not yet answered.
   @inlinable public var inFlightCount: UInt32 { requestsConsumed.distance(from: responsesProduced) }
 

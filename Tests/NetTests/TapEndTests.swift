@@ -45,6 +45,16 @@ struct TapEndTests {
     #expect(try String(contentsOfFile: "/sys/class/net/\(Tap.name)/mtu", encoding: .utf8) == "1400\n")
   }
 
+  @Test func machineIsToldWhetherTheLinkIsUp() throws {
+    let tap = try TapInterface(name: Tap.name)
+    try Tap.ip("link", "set", Tap.name, "up")
+    for isUp in [false, true, false] {
+      try tap.setCarrier(isUp)
+      let carrier = try String(contentsOfFile: "/sys/class/net/\(Tap.name)/carrier", encoding: .utf8)
+      #expect(carrier == (isUp ? "1\n" : "0\n"))
+    }
+  }
+
   @Test func interfaceInUseAndInterfaceThatIsNoTapAreRefused() throws {
     let tap = try TapInterface(name: Tap.name)
     #expect(throws: TapError.inUse(Tap.name)) { _ = try TapInterface(name: Tap.name) }

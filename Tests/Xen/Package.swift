@@ -34,5 +34,6 @@ let package = Package(
     .executableTarget(
       name: "net-front-ping",
       dependencies: ["RigSupport", .product(name: "NetFront", package: "swift-xen")], swiftSettings: strict),
+    .executableTarget(name: "udp-echo-check", dependencies: ["RigSupport"], swiftSettings: strict),
   ]
 )

@@ -4,12 +4,12 @@ import XenBus
 import XenPlatform
 
 /// X3: a bus finds the devices of its drivers, whenever they come and go.
-struct DiscoveryTests {
-  let rig: Rig
+@Suite(.onEachStore) struct DiscoveryTests {
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
 
-  init() throws { rig = try Rig() }
+  init() throws { rig = try BusRig() }
 
   @Test func devicePresentBeforeRegisterConnects() throws {
     let disk = try rig.addDisk()
@@ -151,16 +151,6 @@ struct DiscoveryTests {
     #expect(front.log.count(of: .release, at: disk.frontendPath) == 1)
     #expect(try rig.state(disk.frontendPath) == .closed)
     #expect(try rig.error(of: rig.guest, disk.frontendPath) == nil)
-  }
-
-  @Test func backendOfAVanishedFrontendEndsClosed() throws {
-    let disk = try rig.addDisk()
-    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
-    #expect(settle(frontBus, backBus))
-    try rig.store.remove(disk.frontendPath, in: nil)
-    #expect(settle(frontBus, backBus))
-    #expect(try rig.state(disk.backendPath) == .closed)
-    #expect(backBus.report == [])
   }
 
   @Test func deviceMadeAnewBetweenTwoPollsConnects() throws {

@@ -3,7 +3,7 @@ import XenPlatform
 
 /// What a bus had a driver do.
 enum Call: Hashable {
-  case probe, offer, publish, connect, start, disconnect, stop, release, otherEndChanged, attend
+  case probe, offer, publish, connect, start, disconnect, stop, release, otherEndChanged, attend, detach, resume
 }
 
 /// The calls on every device of a driver, and the failures that a test ordered.
@@ -76,6 +76,9 @@ final class FakeBackend: BackendDriver, Backend {
   /// By the device's own path: a queue to start, and what to say when it stops.
   var queues: [String: (queue: any DataQueue, fault: DeviceError)] = [:]
 
+  /// Where devices were taken up.
+  private(set) var resumed: [String] = []
+
   init(type: String = "vbd") { self.type = type }
 
   func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
@@ -104,6 +107,16 @@ final class FakeBackend: BackendDriver, Backend {
   func attend(_ device: XenbusDevice) throws(DeviceError) {
     device.warn(.resource("the link went down"))
     try log.note(.attend, device)
+  }
+
+  func detach(_ device: XenbusDevice) throws(DeviceError) -> String {
+    try log.note(.detach, device)
+    return "17"
+  }
+
+  func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
+    try log.note(.resume, device)
+    resumed.append(position)
   }
 
   func disconnect(_ device: XenbusDevice) {

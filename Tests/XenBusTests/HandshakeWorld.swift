@@ -15,6 +15,8 @@ struct HandshakeWorld: Hashable {
   var ringsServed: Int?
   /// Whether a backend has served the rings that are shared; what the first processes find in the keys may have been.
   var isUsed = true
+  /// The rings that a backend has served up to a place of which it has left word, and the word's key.
+  var detachedRings: Int?
   var isOnline = true
   /// Whether the hotplug script has finished.
   var isPlugged = true
@@ -54,11 +56,12 @@ struct HandshakeWorld: Hashable {
     case .none: return false
     case .offer where failing.contains(.offer): failBack()
     case .connect where failing.contains(.backConnect): failBack()
-    case .offer: backKey = .initWait
+    case .offer: (backKey, detachedRings) = (.initWait, nil)
     case .connect:
       ringsServed = isUsed ? -1 : ringsShared
       isUsed = true
       backKey = .connected
+    case .resume: (ringsServed, detachedRings) = (detachedRings, nil)
     case .disconnect(let state):
       ringsServed = nil
       backKey = state
@@ -87,7 +90,10 @@ struct HandshakeWorld: Hashable {
     if world.frontTurn() { worlds.append(world) }
     world = self
     if world.backTurn() { worlds.append(world) }
-    if faultsLeft > 0 { worlds += [frontRestarted, backRestarted] }
+    if faultsLeft > 0 {
+      worlds += [frontRestarted, backRestarted]
+      if back?.phase == .connected { worlds.append(backDetached) }
+    }
     return worlds
   }
 
@@ -104,8 +110,15 @@ struct HandshakeWorld: Hashable {
     var world = self
     world.faultsLeft -= 1
     world.ringsServed = nil
-    world.back = BackendHandshake(own: backKey)
+    world.back = BackendHandshake(own: backKey, isDetached: detachedRings != nil)
     return world
+  }
+
+  /// The backend's process has left the device connected, and another one found it.
+  var backDetached: HandshakeWorld {
+    var world = self
+    world.detachedRings = ringsServed
+    return world.backRestarted
   }
 
   /// Ring numbers only count up, which would make the worlds infinite: all that matters is whether they agree.
@@ -114,6 +127,7 @@ struct HandshakeWorld: Hashable {
     let agree = ringsServed == ringsShared
     world.ringsShared = 0
     world.ringsServed = ringsServed.map { _ in agree ? 0 : -1 }
+    world.detachedRings = detachedRings.map { $0 == ringsShared ? 0 : -1 }
     return world
   }
 

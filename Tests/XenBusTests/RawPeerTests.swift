@@ -39,6 +39,7 @@ struct RawPeerTests {
         switch back.observe(frontend: frontend, isOnline: true) {
         case .none: break acting
         case .offer: key = .initWait
+        case .resume: Issue.record("nobody has detached")
         case .connect:
           #expect(frontend == .initialised || frontend == .connected)
           #expect(used.insert(rings).inserted, "rings served twice")
@@ -107,7 +108,7 @@ struct RawPeerTests {
   private static let texts = XenbusState.allCases.map { String($0.rawValue) } + ["", "9", "-1", "+4", "four", "\u{0}"]
 
   /// Writes one random move of a hostile end to its directory; the bus sees some of the moves merged.
-  private func move(_ rig: Rig, _ path: String, _ bus: Bus, _ random: inout SeededGenerator) throws {
+  private func move(_ rig: BusRig, _ path: String, _ bus: Bus, _ random: inout SeededGenerator) throws {
     if Int.random(in: 0..<12, using: &random) == 0 {
       try rig.directory(path).remove("state")
     } else {
@@ -125,7 +126,7 @@ struct RawPeerTests {
         if isOpen { return false }
         isOpen = true
       case .disconnect, .release: isOpen = false
-      case .probe, .offer, .connect, .stop, .otherEndChanged, .attend: continue
+      case .probe, .offer, .connect, .stop, .otherEndChanged, .attend, .detach, .resume: continue
       }
     }
     return true
@@ -133,7 +134,7 @@ struct RawPeerTests {
 
   @Test(arguments: seeds) func backendServesAnHonestFrontendAfterAHostileOne(seed: Seed) throws {
     var random = SeededGenerator(seed)
-    let rig = try Rig()
+    let rig = try BusRig()
     let disk = try rig.addDisk()
     let back = FakeBackend()
     let backBus = try rig.backBus(back)
@@ -150,7 +151,7 @@ struct RawPeerTests {
 
   @Test(arguments: seeds) func frontendUsesAnHonestBackendAfterAHostileOne(seed: Seed) throws {
     var random = SeededGenerator(seed)
-    let rig = try Rig()
+    let rig = try BusRig()
     let disk = try rig.addDisk()
     let front = FakeFrontend(publishedState: seed.modulo(2) == 0 ? .initialised : .connected)
     let frontBus = try rig.frontBus(front)

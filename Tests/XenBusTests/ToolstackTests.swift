@@ -4,10 +4,10 @@ import XenBus
 import XenPlatform
 
 /// X11: devices as libxl makes and removes them.
-struct ToolstackTests {
-  let rig: Rig
+@Suite(.onEachStore) struct ToolstackTests {
+  let rig: BusRig
 
-  init() throws { rig = try Rig() }
+  init() throws { rig = try BusRig() }
 
   private func contents(_ path: String) throws -> [String: String] {
     let directory = rig.directory(path)
@@ -32,9 +32,71 @@ struct ToolstackTests {
     #expect(disk.backendPath == "/local/domain/2/backend/vbd/1/51712")
   }
 
-  @Test(arguments: [(51712, "xvda"), (51729, "xvdb1"), (51952, "xvdp"), (768, "768")])
+  @Test(arguments: [
+    (51712, "xvda"), (51729, "xvdb1"), (51952, "xvdp"), (268_439_552, "xvdq"), (268_439_569, "xvdq17"),
+    (268_435_472, "xvda16"), (268_442_112, "xvdaa"), (268_615_168, "xvdaaa"), (768, "768"),
+  ])
   func diskIsNamedByItsNumber(number: Int, name: String) throws {
     #expect(try rig.directory(try rig.addDisk(number).backendPath).string("dev") == name)
+    #expect(VirtualDisk.number(of: name) == number)
+  }
+
+  @Test(arguments: [
+    "", "xvd", "xvd1", "xvdA", "xvda0", "xvda01", "xvda256", "xvdaaaaaa", "sda", "-1", "+1", "0", "xvda-1",
+  ])
+  func nameOfNoDiskIsNone(name: String) { #expect(VirtualDisk.number(of: name) == nil) }
+
+  @Test func lastDiskHasTheLastNumber() {
+    let last = 1 << 28 | 0xFFFFF << 8 | 255
+    #expect(VirtualDisk.number(of: VirtualDisk.name(of: last)) == last)
+    #expect(VirtualDisk.number(of: "xvdzzzzz") == nil)
+  }
+
+  @Test func blockDeviceIsNamedAsLinuxsBackendWantsIt() throws {
+    let disk = try rig.toolstack.add(
+      Toolstack.Disk(number: 51728, params: "/dev/loop0", physicalDevice: "7:0", frontendRoot: "udevice"),
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain)
+    #expect(disk.frontendPath == "/local/domain/1/udevice/vbd/51728")
+    #expect(try contents(disk.frontendPath)["backend"] == disk.backendPath)
+    #expect(
+      try contents(disk.backendPath) == [
+        "frontend": disk.frontendPath, "frontend-id": "1", "online": "1", "removable": "0", "bootable": "1",
+        "state": "1", "dev": "xvdb", "type": "phy", "physical-device": "7:0", "mode": "w", "device-type": "disk",
+        "discard-enable": "1", "params": "/dev/loop0", "script": "none", "hotplug-status": "connected",
+      ])
+  }
+
+  @Test func scriptIsWaitedFor() throws {
+    let card = try rig.toolstack.add(
+      Toolstack.Card(
+        handle: 3, mac: "00:16:3e:00:00:03", mtu: 9000, script: "/etc/xen/scripts/vif-bridge", backendType: "swift"),
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain)
+    #expect(card.backendPath == "/local/domain/2/backend/swift/1/3")
+    let keys = try contents(card.backendPath)
+    #expect(keys["script"] == "/etc/xen/scripts/vif-bridge" && keys["hotplug-status"] == nil)
+    #expect(try contents(card.frontendPath)["mtu"] == "9000")
+  }
+
+  @Test func deviceThatIsThereIsNotMadeAgain() throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.frontendPath, .connected)
+    for half in [disk.backendPath, disk.frontendPath] {
+      #expect { try rig.addDisk() } throws: { "\($0)".hasSuffix("exists already: remove that device first") }
+      #expect(try rig.state(disk.frontendPath) == .connected)
+      // Also when only one half of it is left.
+      if half == disk.backendPath { try rig.store.remove(half, in: nil) }
+    }
+  }
+
+  @Test func deviceOfAnAbsentDomainIsNotMade() throws {
+    for (guest, driverDomain) in [
+      (DomainID(rawValue: 9), rig.driverDomain.domain), (rig.guest.domain, DomainID(rawValue: 9)),
+    ] {
+      #expect(throws: DeviceError.resource("there is no domain 9")) {
+        try rig.toolstack.addVbd(to: guest, servedBy: driverDomain, params: "disk.img")
+      }
+    }
+    #expect(try !rig.directory("/local/domain/9").exists())
   }
 
   @Test func cardHasLibxlsKeys() throws {
@@ -60,7 +122,7 @@ struct ToolstackTests {
     }
   }
 
-  @Test func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
+  @Test(.needsGuestsRights) func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
     let disk = try rig.addDisk()
     for (domain, path) in [(rig.guest, disk.backendPath), (rig.driverDomain, disk.frontendPath)] {
       let theirs = StoreDirectory(path, in: try domain.openXenstore())
@@ -151,6 +213,17 @@ struct ToolstackTests {
     try rig.toolstack.unplug(disk)
     #expect(try !rig.directory(disk.backendPath).exists())
     #expect(try rig.toolstack.isClosed(disk))
+  }
+
+  @Test func lastDeviceLeavesNoEmptyDirectories() throws {
+    let disks = [try rig.addDisk(), try rig.addDisk(51728)]
+    try rig.toolstack.remove(disks[0])
+    #expect(try rig.directory("/local/domain/1/device/vbd").children() == ["51728"])
+    #expect(try rig.directory("/local/domain/2/backend/vbd/1").children() == ["51728"])
+    try rig.toolstack.remove(disks[1])
+    #expect(try rig.directory("/local/domain/1/device").children() == [])
+    #expect(try rig.directory("/local/domain/2/backend").children() == [])
+    #expect(try rig.directory("/local/domain/2/backend").exists())
   }
 
   @Test func destroyRemovesADeviceWhoseBackendNeverCloses() throws {

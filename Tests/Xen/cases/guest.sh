@@ -33,7 +33,7 @@ SCRIPT
 
 modprobe tun
 truncate -s 24M disk
-blk-back --type ublk > blk.log 2>&1 &
+xen-blkback watch --type ublk > blk.log 2>&1 &
 blk_server=$!
 start_guest traveller script
 disk=/local/domain/0/backend/ublk/$domain/51712 card=/local/domain/0/backend/unet/$domain/0
@@ -69,6 +69,6 @@ xenstore-rm /local/domain/0/backend/ublk
 xenstore-rm /local/domain/0/backend/unet
 wait $net_server || { cat net.log; fail "net-back ended with failure"; }
 kill $blk_server
-wait $blk_server || { cat blk.log; fail "blk-back ended with failure"; }
+wait $blk_server || { cat blk.log; fail "xen-blkback ended with failure"; }
 cat blk.log net.log
 if lsevtchn 0 | grep "Domain $domain,"; then fail "event channels to the guest are left"; fi

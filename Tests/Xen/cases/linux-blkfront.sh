@@ -16,7 +16,7 @@ serve() {
   # The back end is not called vbd, because Linux's own would claim it.
   xenstore-write $back/frontend $front $back/frontend-id 0 $back/online 1 $back/state 1 \
     $front/backend $back $front/backend-id 0 $front/virtual-device 51712 $front/device-type disk $front/state 1
-  blk-back --path $back --image disk "$@" > log &
+  xen-blkback serve $back --image disk "$@" > log 2>&1 &
   server=$!
   wait_for_state $front 4
 

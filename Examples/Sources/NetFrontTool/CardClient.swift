@@ -1,0 +1,139 @@
+import NetFront
+import Synchronization
+
+/// A card of ours and its end, on the thread of the card's bus.
+final class CardClient: BusThreadClient {
+  private let card: NetFrontDevice
+  private let end: any CardEnd
+  private let shown: CardShown
+  private var wasConnected = false
+  private var hasBeenConnected = false
+  private var said: [String] = []
+  private var hasBeenSeen = false
+  /// When the card must have connected for the first time; nil when it may take for ever.
+  private let deadline: Uptime?
+
+  private let path: String
+  private let say: (String) -> Void
+
+  /// - Parameters:
+  ///   - path: the card's frontend directory.
+  ///   - deadline: when the card must have connected for the first time; nil when it may take for ever.
+  ///   - say: a line for the user.
+  init(
+    _ card: NetFrontDevice, at path: String, _ end: any CardEnd, _ shown: CardShown, deadline: Uptime?,
+    say: @escaping (String) -> Void
+  ) {
+    (self.card, self.path, self.end, self.shown, self.deadline, self.say) = (card, path, end, shown, deadline, say)
+  }
+
+  /// What is in flight is lost with the card's network anyway.
+  let isIdle = true
+
+  func appendDescriptors(to list: inout [CInt]) {
+    guard let descriptor = card.descriptor else { return }
+    list.append(descriptor)
+    end.appendDescriptors(to: &list, card)
+  }
+
+  func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+    // When this thread ends, no later look has found anything else.
+    defer {
+      let isEmpty = bus.isEmpty
+      shown.contents.withLock { $0.hasLeft = isEmpty }
+    }
+    do throws(CardEndError) { return try work(bus, now: now) } catch {
+      shown.show(.failed(error.description))
+      return .idle
+    }
+  }
+
+  private func work(_ bus: Bus, now: Uptime) throws(CardEndError) -> PollOutcome {
+    // What waits in the ring is taken before an end is told anything else.
+    if card.isConnected != wasConnected { try noteChange(now) }
+    card.poll(now: now) { end.take($0, card, now: now) }
+    if shown.contents.withLock({ contents in
+      defer { contents.wantsFlush = false }
+      return contents.wantsFlush
+    }) {
+      try end.flush()
+    }
+    guard card.isConnected else {
+      if wasConnected { try noteChange(now) }
+      return try wait(bus, now: now)
+    }
+    defer { card.push() }
+    switch try end.poll(card, now: now) {
+    case .stopped:
+      shown.show(.done)
+      return .idle
+    case .idleUntil(let instant): return .idleUntil(min(instant, card.nextPoll ?? instant))
+    case .idle: return card.nextPoll.map(PollOutcome.idleUntil) ?? .idle
+    case .more: return .more
+    }
+  }
+
+  private func noteChange(_ now: Uptime) throws(CardEndError) {
+    wasConnected = card.isConnected
+    guard wasConnected else { return end.disconnected() }
+    said = []
+    say(
+      "\(hasBeenConnected ? "connected again" : "connected"): card \(card.macAddress.map { "\($0)" } ?? "-"), MTU "
+        + "\(card.mtu ?? 0)\n\(card.negotiation)")
+    hasBeenConnected = true
+    try end.connected(card)
+  }
+
+  /// Says what the card waits for, each time that this is something else.
+  private func wait(_ bus: Bus, now: Uptime) throws(CardEndError) -> PollOutcome {
+    let report = bus.report
+    if report.isEmpty, hasBeenSeen {
+      shown.show(.removed)
+      return .idle
+    }
+    hasBeenSeen = hasBeenSeen || !report.isEmpty
+    let lines = report.isEmpty ? ["\(path): is not there yet"] : report
+    if lines != said { for line in lines { say(line) } }
+    said = lines
+    guard let deadline, !hasBeenConnected else { return .idle }
+    guard now < deadline else {
+      throw CardEndError("the card has not connected in time: \(lines.joined(separator: "; "))")
+    }
+    return .idleUntil(deadline)
+  }
+
+  func ended() {
+    if wasConnected { end.disconnected() }
+    do throws(CardEndError) { try end.flush() } catch { shown.show(.failed(error.description)) }
+    shown.contents.withLock { $0.summary = ["\(card.statistics)", end.summary] }
+  }
+}
+
+/// What other threads may look at, and how they ask for something.
+final class CardShown: Sendable {
+  struct Contents {
+    var outcome: CardAttachment.Outcome?
+    var hasLeft = false
+    var wantsFlush = false
+    var summary: [String] = []
+  }
+
+  let contents = Mutex(Contents())
+  private let changed: Wakeup
+
+  init() throws(ResourceError) { changed = try Wakeup() }
+
+  /// Readable when there is an outcome.
+  var descriptor: CInt { changed.descriptor }
+  /// The first one counts.
+  var outcome: CardAttachment.Outcome? { contents.withLock(\.outcome) }
+  /// Whether the backend has let go of the card, or there is none.
+  var hasLeft: Bool { contents.withLock(\.hasLeft) }
+  /// Once the thread has ended: a line about what has crossed, and one about what the end has done.
+  var summary: [String] { contents.withLock(\.summary) }
+
+  func show(_ outcome: CardAttachment.Outcome) {
+    contents.withLock { if $0.outcome == nil { $0.outcome = outcome } }
+    changed.signal()
+  }
+}

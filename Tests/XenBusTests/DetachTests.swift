@@ -1,0 +1,155 @@
+import TestSupport
+import Testing
+import XenBus
+import XenPlatform
+
+/// B17: a backend's process leaves its device connected, and another one goes on.
+@Suite(.onEachStore) struct DetachTests {
+  /// A connected device whose backend has detached.
+  private struct Detached {
+    let rig: BusRig
+    let disk: Toolstack.Device
+    let front = FakeFrontend()
+    let frontBus: Bus
+
+    init() throws {
+      rig = try BusRig()
+      disk = try rig.addDisk()
+      frontBus = try rig.frontBus(front)
+      let back = FakeBackend()
+      let backBus = try rig.backBus(back)
+      try #require(settle(frontBus, backBus) && backBus.isConnected)
+      #expect(backBus.detach().isEmpty)
+      #expect(back.log.calls(at: disk.backendPath) == [.probe, .offer, .connect, .start, .detach])
+      #expect(backBus.report.isEmpty)
+    }
+
+    var word: String? { get throws { try rig.directory(disk.backendPath).optionalString("detached") } }
+    var states: [XenbusState] { get throws { [try rig.state(disk.frontendPath), try rig.state(disk.backendPath)] } }
+  }
+
+  @Test func anotherProcessGoesOnAndTheFrontendNoticesNothing() throws {
+    let detached = try Detached()
+    let before = detached.front.log.calls(at: detached.disk.frontendPath)
+    #expect(try detached.states == [.connected, .connected])
+    #expect(try detached.word == "17")
+    let back = FakeBackend()
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(detached.frontBus, bus) && bus.isConnected && detached.frontBus.isConnected)
+    #expect(back.resumed == ["17"])
+    #expect(back.log.calls(at: detached.disk.backendPath) == [.probe, .resume, .start])
+    #expect(detached.front.log.calls(at: detached.disk.frontendPath) == before)
+    // Whoever comes after a crash from here on has no word to go by.
+    #expect(try detached.word == nil)
+  }
+
+  @Test func deviceThatCannotBeTakenUpWaitsForAProcessThatCan() throws {
+    let detached = try Detached()
+    let path = detached.disk.backendPath
+    for call in [Call.probe, .resume] {
+      let back = FakeBackend()
+      back.log.failures = [path: [call: .resource("the image is another one")]]
+      let bus = try detached.rig.backBus(back)
+      #expect(settle(detached.frontBus, bus))
+      #expect(try detached.states == [.connected, .connected])
+      #expect(try detached.word == "17")
+      #expect(try detached.rig.error(of: detached.rig.driverDomain, path) == "22 the image is another one")
+      #expect(
+        bus.report == [
+          "\(path): waits for a start of its backend with what it was connected with; the frontend goes on waiting; the "
+            + "image is another one"
+        ])
+      #expect(!bus.isConnected && back.log.count(of: .start, at: path) == 0)
+    }
+    let back = FakeBackend()
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(detached.frontBus, bus) && bus.isConnected)
+    #expect(try detached.rig.error(of: detached.rig.driverDomain, path) == nil)
+  }
+
+  @Test func frontendThatHasLeftMeanwhileIsOfferedTheDeviceAnew() throws {
+    let detached = try Detached()
+    detached.frontBus.close()
+    #expect(settle(detached.frontBus))
+    let back = FakeBackend()
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(detached.frontBus, bus))
+    #expect(back.resumed.isEmpty)
+    #expect(try detached.word == nil)
+    let front = FakeFrontend()
+    let frontBus = try detached.rig.frontBus(front)
+    #expect(settle(frontBus, bus) && bus.isConnected)
+  }
+
+  @Test func deviceThatIsWithdrawnMeanwhileIsClosed() throws {
+    let detached = try Detached()
+    try detached.rig.toolstack.unplug(detached.disk)
+    let back = FakeBackend()
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(detached.frontBus, bus))
+    #expect(try detached.states == [.closed, .closed])
+    #expect(bus.isEmpty && back.resumed.isEmpty)
+  }
+
+  @Test func heldDeviceIsClosedWhenItsFrontendLeaves() throws {
+    let detached = try Detached()
+    let back = FakeBackend()
+    back.log.failures = [detached.disk.backendPath: [.resume: .resource("the image is another one")]]
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(detached.frontBus, bus))
+    detached.frontBus.close()
+    #expect(settle(detached.frontBus, bus))
+    #expect(try detached.states == [.closed, .initWait])
+  }
+
+  @Test func driverThatCannotDetachSaysSoAndItsDeviceIsClosedByTheNext() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let (front, back) = (FakeFrontend(), FakeBackend())
+    back.log.failures = [disk.backendPath: [.detach: .resource("the store hangs")]]
+    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    #expect(backBus.detach() == [disk.backendPath: .resource("the store hangs")])
+    #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
+    let next = FakeBackend()
+    let nextBus = try rig.backBus(next)
+    #expect(settle(frontBus, nextBus) && nextBus.isConnected && frontBus.isConnected)
+    #expect(next.log.count(of: .connect, at: disk.backendPath) == 1)
+    #expect(front.log.count(of: .publish, at: disk.frontendPath) == 2)
+  }
+}
+
+/// B17: a guest that is no more leaves nothing behind.
+@Suite(.onEachStore) struct GoneFrontendTests {
+  @Test func backendRemovesTheKeysOfADeviceWhoseGuestIsGone() throws {
+    let rig = try BusRig()
+    let (disk, other) = (try rig.addDisk(), try rig.addDisk(51728))
+    let (front, back) = (FakeFrontend(), FakeBackend())
+    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(try rig.state(other.backendPath) == .connected)
+    // The last one takes the directory of its guest with it.
+    try rig.store.remove(other.frontendPath, in: nil)
+    #expect(settle(backBus))
+    #expect(try rig.directory("/local/domain/2/backend/vbd").children() == [])
+    #expect(backBus.report.isEmpty)
+  }
+
+  @Test func rubbishInTheFrontendsStateIsNotTakenForItsEnd() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let back = FakeBackend()
+    let backBus = try rig.backBus(back)
+    let frontBus = try rig.frontBus(FakeFrontend())
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    try rig.write(disk.frontendPath, "state", "rubbish")
+    #expect(settle(backBus))
+    #expect(back.log.count(of: .disconnect, at: disk.backendPath) == 1)
+    #expect(try rig.state(disk.backendPath) == .initWait)
+    let again = try rig.frontBus(FakeFrontend())
+    #expect(settle(again, backBus) && backBus.isConnected)
+  }
+}
