@@ -133,7 +133,10 @@ final class Host {
     let count = rounds * together
     for first in stride(from: 0, to: count, by: together) {
       let numbers = first..<min(first + together, count)
-      for number in numbers { try putRequest(number) }
+      for number in numbers {
+        try waitForSlots()
+        try putRequest(number)
+      }
       card.push()
       guard try run(seconds: 10, until: { replies.count == numbers.count }) else {
         throw Failure("\(replies.count) of \(numbers.count) pings together were answered: \(card.statistics)")
@@ -157,15 +160,20 @@ final class Host {
       } catch {
         guard case .busy = error else { throw error }
         waits += 1
-        card.push()
-        guard try run(seconds: 10, until: { !card.waitsForSlots }) else {
-          throw Failure("the backend takes no more frames: \(card.statistics), in flight \(card.inFlightCount)")
-        }
+        try waitForSlots()
       }
     }
     card.push()
     guard waits > 0 else { throw Failure("a flood of \(count) frames never found the ring full") }
     RigProgram.say("\(count) frames as fast as the ring took them, which was full \(waits) times")
+  }
+
+  private func waitForSlots() throws {
+    guard card.waitsForSlots else { return }
+    card.push()
+    guard try run(seconds: 10, until: { !card.waitsForSlots }) else {
+      throw Failure("the backend takes no more frames: \(card.statistics), in flight \(card.inFlightCount)")
+    }
   }
 
   private func putRequest(_ number: Int) throws(NetFrontError) {
