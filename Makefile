@@ -13,7 +13,7 @@ SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/
 
 help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
-	@echo "make test        lint, every test, the examples, and the cost of the hot paths"
+	@echo "make test        lint, every test, the examples, the cost of the hot paths, and xen-test"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
 	@echo "make xen-test    the drivers on a real Xen against Linux's own, emulated (SKIPPED where there is no QEMU)"
 	@echo "make lint        check the layout of the Swift sources"
@@ -54,6 +54,7 @@ test: deps lint programs
 	swift test --disable-xctest
 	@$(MAKE) -s bench
 	swift test --package-path Examples --disable-xctest
+	@$(MAKE) -s xen-test
 
 # Each fails when a path costs more than the .txt file beside it allows.
 bench: deps
