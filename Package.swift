@@ -48,7 +48,7 @@ let package = Package(
     .target(name: "Pcap", dependencies: [system], swiftSettings: strict),
 
     // The platforms.
-    .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform"], swiftSettings: strict),
+    .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform", system], swiftSettings: strict),
     .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
 
     .target(name: "CRingOracle", path: "Tests/CRingOracle"),
@@ -58,13 +58,23 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["XenBus", "XenLoopback", "XenRing", logging, system], path: "Tests/Support",
       swiftSettings: strict),
+    // A real xenstored for tests, without a hypervisor.
+    .target(name: "CXenstoredEnvironment", path: "Tests/Xenstored/Environment"),
+    .target(
+      name: "XenstoredSupport", dependencies: ["CXen", "CXenstoredEnvironment", "XenNative", "XenPlatform"],
+      path: "Tests/Xenstored/Support", swiftSettings: strict),
     .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle", "TestSupport"], swiftSettings: strict),
-    .testTarget(name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback"], swiftSettings: strict),
+    .testTarget(
+      name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback", "XenstoredSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "XenLoopbackTests",
       dependencies: ["BlkBack", "BlkFront", "PlatformConformance", "TestSupport", "XenLoopback"],
       swiftSettings: strict),
-    .testTarget(name: "XenNativeTests", dependencies: ["CXen", "XenNative"], swiftSettings: strict),
+    .testTarget(
+      name: "XenNativeTests",
+      dependencies: ["CXen", "PlatformConformance", "TestSupport", "XenLoopback", "XenNative", "XenstoredSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "CRingOracle", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),

@@ -54,6 +54,9 @@ public final class Loopback: Sendable {
     return LoopbackDomain(process, in: self)
   }
 
+  /// Whether the domain has been added, and not destroyed since.
+  func has(_ domain: DomainID) -> Bool { processes.withLock { $0[domain] != nil } }
+
   func kill(_ process: LoopbackProcess) {
     guard process.kill() else { return }
     processes.withLock { $0[process.domain]?.removeAll { $0 === process } }

@@ -39,7 +39,7 @@ final class LoopbackXenstore: Xenstore {
   }
 
   func directory(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) -> [String] {
-    try node(path, in: transaction, "directory").children.sorted()
+    try node(path, in: transaction, "directory").children
   }
 
   func permissions(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) -> [XenstorePermission] {
@@ -49,55 +49,68 @@ final class LoopbackXenstore: Xenstore {
   private func node(
     _ path: String, in transaction: XenstoreTransaction?, _ operation: String
   ) throws(XenstoreError) -> StoreNode {
-    try perform(operation, path, in: transaction) { (tree, path, domain, working) throws(XenstoreError.Code) in
-      try tree.read(path, by: domain, in: &working)
+    try perform(operation, path, in: transaction) { (tree, working) throws(XenstoreError.Code) in
+      try tree.read(try absolute(path), by: domain, in: &working)
     }
   }
 
   func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction?) throws(XenstoreError) {
-    guard value.count + path.utf8.count < StorePath.valueByteLimit else { throw XenstoreError(.tooBig, "write", path) }
-    try perform("write", path, in: transaction) { (tree, path, domain, working) throws(XenstoreError.Code) in
-      try tree.write(path, value, by: domain, in: &working)
+    try perform("write", path, and: value.count, in: transaction) { (tree, working) throws(XenstoreError.Code) in
+      try tree.write(try absolute(path), value, by: domain, in: &working)
     }
   }
 
   func makeDirectory(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) {
-    try perform("mkdir", path, in: transaction) { (tree, path, domain, working) throws(XenstoreError.Code) in
-      try tree.write(path, nil, by: domain, in: &working)
+    try perform("mkdir", path, in: transaction) { (tree, working) throws(XenstoreError.Code) in
+      try tree.write(try absolute(path), nil, by: domain, in: &working)
     }
   }
 
   func remove(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) {
-    try perform("rm", path, in: transaction) { (tree, path, domain, working) throws(XenstoreError.Code) in
-      try tree.remove(path, by: domain, in: &working)
+    try perform("rm", path, in: transaction) { (tree, working) throws(XenstoreError.Code) in
+      try tree.remove(try absolute(path), by: domain, in: &working)
     }
   }
 
   func setPermissions(
     _ path: String, _ permissions: [XenstorePermission], in transaction: XenstoreTransaction?
   ) throws(XenstoreError) {
+    let operation = "set permissions of"
+    // Each is a letter, a number and a zero.
+    let byteCount = permissions.reduce(0) { $0 + 2 + String($1.domain.rawValue).utf8.count }
     if StorePath.isSpecial(path) {
-      return try ask("set permissions of", path) { (store) throws(XenstoreError.Code) in
+      try checkMessage(operation, path, and: byteCount)
+      return try ask(operation, path) { (store) throws(XenstoreError.Code) in
         try store.setPermissions(special: path, permissions, by: domain)
       }
     }
-    try perform("set permissions of", path, in: transaction) {
-      (tree, path, domain, working) throws(XenstoreError.Code) in
-      try tree.setPermissions(path, permissions, by: domain, in: &working)
+    try perform(operation, path, and: byteCount, in: transaction) { (tree, working) throws(XenstoreError.Code) in
+      try tree.check(permissions, by: domain)
+      try tree.setPermissions(try absolute(path), permissions, by: domain, in: &working)
     }
   }
 
-  /// One operation on the node that `path` names.
+  /// One operation on the node that `path` names; its request holds so many bytes besides.
   private func perform<Result>(
-    _ operation: String, _ path: String, in transaction: XenstoreTransaction?,
-    _ body: (borrowing StoreTree, String, DomainID, inout StoreTree.Transaction) throws(XenstoreError.Code) -> Result
+    _ operation: String, _ path: String, and byteCount: Int = 0, in transaction: XenstoreTransaction?,
+    _ body: (borrowing StoreTree, inout StoreTree.Transaction) throws(XenstoreError.Code) -> Result
   ) throws(XenstoreError) -> Result {
-    guard let absolute = StorePath.absolute(path, for: domain) else { throw XenstoreError(.invalid, operation, path) }
+    try checkMessage(operation, path, and: byteCount)
     return try ask(operation, path) { (store) throws(XenstoreError.Code) in
-      try store.perform(on: identity, in: transaction) {
-        (tree, working) throws(XenstoreError.Code) in try body(tree, absolute, domain, &working)
-      }
+      try store.perform(on: identity, in: transaction, body)
     }
+  }
+
+  private func absolute(_ path: String) throws(XenstoreError.Code) -> String {
+    guard let absolute = StorePath.absolute(path, for: domain) else { throw .invalid }
+    return absolute
+  }
+
+  /// A request holds the path, a zero and whatever else, and no more than one message can.
+  private func checkMessage(_ operation: String, _ path: String, and byteCount: Int) throws(XenstoreError) {
+    // A zero would end the string early.
+    if path.utf8.contains(0) { throw XenstoreError(.invalid, operation, path) }
+    if path.utf8.count + 1 + byteCount > StorePath.payloadByteLimit { throw XenstoreError(.tooBig, operation, path) }
   }
 
   // MARK: Transactions
@@ -117,6 +130,7 @@ final class LoopbackXenstore: Xenstore {
   // MARK: Watches
 
   func watch(_ path: String, token: String) throws(XenstoreError) {
+    try checkWatch(path, token, "watch")
     guard let absolute = StorePath.watched(path, by: domain) else { throw XenstoreError(.invalid, "watch", path) }
     let watch = SharedStore.Watch(
       connection: identity, process: process, absolutePath: absolute, path: path, token: token, events: events)
@@ -124,10 +138,17 @@ final class LoopbackXenstore: Xenstore {
   }
 
   func unwatch(_ path: String, token: String) throws(XenstoreError) {
-    guard let absolute = StorePath.watched(path, by: domain) else { throw XenstoreError(.invalid, "unwatch", path) }
+    try checkWatch(path, token, "unwatch")
+    // Whether it is well-formed nobody asks here: what is not cannot be watched.
+    let absolute = StorePath.complete(path, for: domain)
     try ask("unwatch", path) { (store) throws(XenstoreError.Code) in
       try store.removeWatch(on: identity, absolute, token: token)
     }
+  }
+
+  private func checkWatch(_ path: String, _ token: String, _ operation: String) throws(XenstoreError) {
+    if token.utf8.contains(0) { throw XenstoreError(.invalid, operation, path) }
+    try checkMessage(operation, path, and: token.utf8.count + 1)
   }
 
   var descriptor: CInt { events.wakeup.descriptor }

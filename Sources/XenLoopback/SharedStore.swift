@@ -14,6 +14,8 @@ struct SharedStore {
     /// An event that waits already, and says the same, does for this one too, so that a storm of changes is no longer than
     /// the list of paths; but each coming and going of a domain is told.
     func report(_ path: String) {
+      // Whoever watches by a long token hears nothing of long paths: the event would be longer than a message.
+      guard path.utf8.count + token.utf8.count + 2 <= StorePath.payloadByteLimit else { return }
       let event = XenstoreWatchEvent(path: path, token: token)
       if StorePath.isSpecial(path) { events.put(event) } else { events.putUnlessWaiting(event) }
     }
@@ -22,7 +24,7 @@ struct SharedStore {
   private struct OpenTransaction {
     let connection: ObjectIdentifier
     let process: LoopbackProcess
-    var working = StoreTree.Transaction()
+    var working = StoreTree.Transaction(isOneOperation: false)
   }
 
   private var tree = StoreTree()
@@ -72,7 +74,7 @@ struct SharedStore {
     _ body: (borrowing StoreTree, inout StoreTree.Transaction) throws(XenstoreError.Code) -> Result
   ) throws(XenstoreError.Code) -> Result {
     guard let transaction else {
-      var working = StoreTree.Transaction()
+      var working = StoreTree.Transaction(isOneOperation: true)
       let result = try body(tree, &working)
       // It cannot conflict: nobody else has had the tree since it began.
       fire(tree.commit(working) ?? [])

@@ -3,7 +3,8 @@ import XenPlatform
 /// One node of a ``StoreTree``.
 struct StoreNode: Hashable {
   var value: [UInt8] = []
-  var children: Set<String> = []
+  /// In the order in which they were made.
+  var children: [String] = []
   /// Not empty; the first entry names the owner and what everybody else may do.
   var permissions: [XenstorePermission]
   /// When the node last changed; conflicts are found by it.

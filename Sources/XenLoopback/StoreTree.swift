@@ -7,35 +7,57 @@ struct StoreTree {
   /// A committed change, for the watches.
   struct Change {
     let path: String
-    /// Who may read by one of these may hear of it: those of the node as it is now or, removed, as it was, those that it
-    /// had before, and those of the node above it.
+    /// Who may read by one of these may hear of it: those of the node before and after, and, but for what a transaction of
+    /// several operations removed, those of the node above it.
     let audience: [[XenstorePermission]]
     /// Gone because a node above it was removed: only watches on this very path hear of it.
     let isImplied: Bool
   }
 
   struct Transaction {
+    /// Whether it is no transaction for its user.
+    let isOneOperation: Bool
     /// Each node as it was when the transaction first looked at it, nil for an absent one.
-    fileprivate var seen: [String: StoreNode?] = [:]
+    fileprivate private(set) var seen: [String: StoreNode?] = [:]
+    /// Their paths in the order of those looks.
+    fileprivate private(set) var order: [String] = []
     /// Nodes as the transaction leaves them, nil for removed.
     fileprivate var written: [String: StoreNode?] = [:]
-    /// At most one for each path.
-    fileprivate var changes: [Change] = []
+    /// The paths of what changed, in order, and whether each change is implied.
+    fileprivate private(set) var changes: [(path: String, isImplied: Bool)] = []
     /// By how many nodes each domain owns more, or fewer.
     fileprivate var owned: [DomainID: Int] = [:]
     fileprivate var hasMadeNodes = false
     /// A node in it has become too big: it can no longer be committed.
     fileprivate var isDoomed = false
 
+    init(isOneOperation: Bool) { self.isOneOperation = isOneOperation }
+
+    fileprivate mutating func see(_ node: StoreNode?, at path: String) {
+      seen.updateValue(node, forKey: path)
+      order.append(path)
+    }
+
     /// However often a transaction changes a node, the watches hear of it once.
-    fileprivate mutating func note(_ change: Change) {
-      changes.removeAll { $0.path == change.path }
-      changes.append(change)
+    fileprivate mutating func note(_ path: String, isImplied: Bool = false) {
+      if let index = changes.firstIndex(where: { $0.path == path }) {
+        changes[index].isImplied = changes[index].isImplied && isImplied
+      } else {
+        changes.append((path, isImplied))
+      }
+    }
+
+    /// One operation's as they came; those of several in the order in which their nodes were first looked at.
+    fileprivate var orderedChanges: [(path: String, isImplied: Bool)] {
+      if isOneOperation { return changes }
+      let places = Dictionary(uniqueKeysWithValues: order.enumerated().map { ($1, $0) })
+      return changes.sorted { places[$0.path]! < places[$1.path]! }
     }
   }
 
   private var nodes: [String: StoreNode] = [:]
   private var generation: UInt64 = 1
+  private var domains: Set<DomainID> = [.zero]
   private var owned: [DomainID: Int] = [.zero: 1]
   var quotas = StoreQuotas()
 
@@ -47,7 +69,8 @@ struct StoreTree {
 
   /// Makes a domain's home, which it owns.
   mutating func introduce(_ domain: DomainID) {
-    var transaction = Transaction()
+    domains.insert(domain)
+    var transaction = Transaction(isOneOperation: true)
     let home = StorePath.home(of: domain)
     // The control domain has no quota that could refuse it.
     try? create(home, by: .zero, in: &transaction)
@@ -57,7 +80,8 @@ struct StoreTree {
 
   /// Removes what a domain owned, but for its home, which becomes the control domain's.
   mutating func release(_ domain: DomainID) -> [Change] {
-    var transaction = Transaction()
+    domains.remove(domain)
+    var transaction = Transaction(isOneOperation: true)
     let home = StorePath.home(of: domain)
     let paths = nodes.filter { $0.value.owner == domain }.keys.sorted()
     for path in paths where path != home { try? remove(path, by: .zero, in: &transaction) }
@@ -76,7 +100,9 @@ struct StoreTree {
   func read(
     _ path: String, by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) -> StoreNode {
-    guard let node = look(path, &transaction) else { throw absence(of: path, for: domain, &transaction) }
+    guard let node = look(path, &transaction) else {
+      throw absence(of: path, for: domain, wanting: .read, &transaction)
+    }
     guard node.permissions.allow(.read, domain) else { throw .permissionDenied }
     return node
   }
@@ -98,45 +124,54 @@ struct StoreTree {
       put(node, at: path, in: &transaction)
       try checkSize(of: node, by: domain, &transaction)
     }
-    note(path, look(path, &transaction)!, in: &transaction)
+    transaction.note(path)
   }
 
   func remove(_ path: String, by domain: DomainID, in transaction: inout Transaction) throws(XenstoreError.Code) {
     guard path != "/" else { throw .invalid }
     guard let node = look(path, &transaction) else {
+      let reason = absence(of: path, for: domain, wanting: .write, &transaction)
       // Removing what is not there succeeds where it could have been.
-      if look(StorePath.parent(path), &transaction) != nil { return }
-      throw absence(of: path, for: domain, &transaction)
+      if reason == .notFound, look(StorePath.parent(path), &transaction) != nil { return }
+      throw reason
     }
     guard node.permissions.allow(.write, domain) else { throw .permissionDenied }
-    removeTree(path, node, isImplied: false, in: &transaction)
     let parent = StorePath.parent(path)
-    if var above = look(parent, &transaction) {
-      above.children.remove(StorePath.name(path))
-      put(above, at: parent, in: &transaction)
-    }
+    guard var above = look(parent, &transaction) else { return }
+    removeTree(path, node, isImplied: false, in: &transaction)
+    above.children.removeAll { $0 == StorePath.name(path) }
+    put(above, at: parent, in: &transaction)
   }
 
+  /// - Parameter permissions: checked.
   func setPermissions(
     _ path: String, _ permissions: [XenstorePermission], by domain: DomainID, in transaction: inout Transaction
   ) throws(XenstoreError.Code) {
-    try check(permissions, by: domain)
-    guard var node = look(path, &transaction) else { throw absence(of: path, for: domain, &transaction) }
+    guard var node = look(path, &transaction) else {
+      throw absence(of: path, for: domain, wanting: .write, &transaction)
+    }
     guard node.permissions.areOwned(by: domain), domain == .zero || permissions[0].domain == domain else {
       throw .permissionDenied
     }
-    let former = node.permissions
     node.permissions = permissions
     put(node, at: path, in: &transaction)
     try checkSize(of: node, by: domain, &transaction)
-    note(path, node, formerly: former, in: &transaction)
+    transaction.note(path)
   }
 
   /// The committed changes; nil, and nothing committed, when somebody else changed what the transaction saw.
   mutating func commit(_ transaction: Transaction) -> [Change]? {
     for (path, node) in transaction.seen where nodes[path]?.generation != node?.generation { return nil }
-    // What it made and removed again has never been there for anybody else.
-    let changes = transaction.changes.filter { nodes[$0.path] != nil || transaction.written[$0.path] != .some(nil) }
+    let changes = transaction.orderedChanges.compactMap { (path, isImplied) -> Change? in
+      let former = transaction.seen[path] ?? nil
+      let node = transaction.written[path] ?? former
+      // What it made and removed again has never been there for anybody else.
+      guard former != nil || node != nil else { return nil }
+      let parent = StorePath.parent(path)
+      let above = node == nil && !transaction.isOneOperation ? nil : transaction.written[parent] ?? nodes[parent]
+      return Change(
+        path: path, audience: [former, node, above].compactMap { $0?.permissions }, isImplied: isImplied)
+    }
     if !transaction.written.isEmpty { generation += 1 }
     for (path, written) in transaction.written {
       nodes[path] = written
@@ -161,6 +196,8 @@ struct StoreTree {
   func check(_ permissions: [XenstorePermission], by domain: DomainID) throws(XenstoreError.Code) {
     if permissions.isEmpty { throw .invalid }
     if domain != .zero, permissions.count > quotas.permissionsPerNode { throw .quotaExceeded }
+    // A node is given to nobody who is not there.
+    if !domains.contains(permissions[0].domain) { throw .notFound }
   }
 
   /// Before so many nodes are made at once. What the transaction removed, if it is not committed, counts still.
@@ -182,7 +219,7 @@ struct StoreTree {
   private func look(_ path: String, _ transaction: inout Transaction) -> StoreNode? {
     if let written = transaction.written[path] { return written }
     if let seen = transaction.seen[path] { return seen }
-    transaction.seen.updateValue(nodes[path], forKey: path)
+    transaction.see(nodes[path], at: path)
     return nodes[path]
   }
 
@@ -190,17 +227,6 @@ struct StoreTree {
     if let former = look(path, &transaction) { transaction.owned[former.owner, default: 0] -= 1 }
     if let node { transaction.owned[node.owner, default: 0] += 1 }
     transaction.written.updateValue(node, forKey: path)
-  }
-
-  private func note(
-    _ path: String, _ node: StoreNode, formerly: [XenstorePermission]? = nil, isImplied: Bool = false,
-    in transaction: inout Transaction
-  ) {
-    // Not looked at by the transaction itself: it is nothing that it could conflict about.
-    let parent = StorePath.parent(path)
-    let above = transaction.written[parent] ?? nodes[parent]
-    let audience = [node.permissions, formerly, above?.permissions].compactMap { $0 }
-    transaction.note(Change(path: path, audience: audience, isImplied: isImplied))
   }
 
   private func nearestAncestor(
@@ -213,10 +239,11 @@ struct StoreTree {
     }
   }
 
-  /// Who may not read the nearest existing node above is not told that a node is absent.
-  private func absence(of path: String, for domain: DomainID, _ transaction: inout Transaction) -> XenstoreError.Code {
-    path == "/" || nearestAncestor(of: path, &transaction).node.permissions.allow(.read, domain)
-      ? .notFound : .permissionDenied
+  /// Who may not do the same with the nearest existing node above is not told that a node is absent.
+  private func absence(
+    of path: String, for domain: DomainID, wanting access: XenstorePermission.Access, _ transaction: inout Transaction
+  ) -> XenstoreError.Code {
+    nearestAncestor(of: path, &transaction).node.permissions.allow(access, domain) ? .notFound : .permissionDenied
   }
 
   /// Makes an empty node and those missing above it. A new node has its parent's permissions, owned by its maker unless
@@ -228,7 +255,7 @@ struct StoreTree {
     if look(parentPath, &transaction) == nil { try create(parentPath, by: domain, in: &transaction) }
     guard var parent = look(parentPath, &transaction) else { return }
     transaction.hasMadeNodes = true
-    parent.children.insert(StorePath.name(path))
+    parent.children.append(StorePath.name(path))
     put(parent, at: parentPath, in: &transaction)
     try checkSize(of: parent, by: domain, &transaction)
     var permissions = parent.permissions
@@ -243,8 +270,7 @@ struct StoreTree {
       let child = StorePath.child(name, of: path)
       if let below = look(child, &transaction) { removeTree(child, below, isImplied: true, in: &transaction) }
     }
-    // Above it, what its watches may read is still there.
-    note(path, node, isImplied: isImplied, in: &transaction)
+    transaction.note(path, isImplied: isImplied)
     put(nil, at: path, in: &transaction)
   }
 }

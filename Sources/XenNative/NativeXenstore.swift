@@ -1,17 +1,20 @@
 #if canImport(CXen)
   import CXen
   import Glibc
+  import Synchronization
   import XenPlatform
 
   /// One connection to xenstored: its socket in the control domain, the kernel's xenbus elsewhere.
   ///
+  /// That xenstored has ended shows at the next call: libxenstore wakes nobody who sleeps on the descriptor.
+  ///
   /// Sendable: the handle never changes, and libxenstore guards it with locks of its own, since it reads watch events on a
   /// thread of its own.
-  @safe final class NativeXenstore: Xenstore, @unchecked Sendable {
+  @safe package final class NativeXenstore: Xenstore, @unchecked Sendable {
     private let handle: OpaquePointer
-    let descriptor: CInt
+    package let descriptor: CInt
 
-    init() throws(NativePlatformError) {
+    package init() throws(NativePlatformError) {
       guard let handle = unsafe xs_open(0) else {
         let reason = words(for: errno)
         throw NativePlatformError.isXenDomain ? .storeUnreachable(reason: reason) : .notXen
@@ -27,39 +30,32 @@
 
     // MARK: Nodes
 
-    func read(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) -> [UInt8] {
-      try check(path, "read")
+    package func read(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) -> [UInt8] {
       var count: CUnsignedInt = 0
-      guard let value = unsafe xs_read(handle, number(transaction), path, &count) else { throw failure("read", path) }
+      let value = try unsafe call("read", path) { unsafe xs_read(handle, number(transaction), path, &count) }
       defer { unsafe free(value) }
       // Safe: the library allocated `count` bytes and a final zero.
       return unsafe [UInt8](UnsafeRawBufferPointer(start: value, count: Int(count)))
     }
 
-    func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction?) throws(XenstoreError) {
-      try check(path, "write")
+    package func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction?) throws(XenstoreError) {
       // Safe: the library reads the array during the call.
-      guard unsafe xs_write(handle, number(transaction), path, value, CUnsignedInt(value.count)) else {
-        throw failure("write", path)
+      try succeed("write", path) {
+        unsafe xs_write(handle, number(transaction), path, value, CUnsignedInt(value.count))
       }
     }
 
-    func makeDirectory(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) {
-      try check(path, "mkdir")
-      guard unsafe xs_mkdir(handle, number(transaction), path) else { throw failure("mkdir", path) }
+    package func makeDirectory(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) {
+      try succeed("mkdir", path) { unsafe xs_mkdir(handle, number(transaction), path) }
     }
 
-    func remove(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) {
-      try check(path, "rm")
-      guard unsafe xs_rm(handle, number(transaction), path) else { throw failure("rm", path) }
+    package func remove(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) {
+      try succeed("rm", path) { unsafe xs_rm(handle, number(transaction), path) }
     }
 
-    func directory(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) -> [String] {
-      try check(path, "directory")
+    package func directory(_ path: String, in transaction: XenstoreTransaction?) throws(XenstoreError) -> [String] {
       var count: CUnsignedInt = 0
-      guard let names = unsafe xs_directory(handle, number(transaction), path, &count) else {
-        throw failure("directory", path)
-      }
+      let names = try unsafe call("directory", path) { unsafe xs_directory(handle, number(transaction), path, &count) }
       defer { unsafe free(names) }
       // Safe: the library allocated `count` strings in one piece.
       return unsafe UnsafeBufferPointer(start: names, count: Int(count)).map { unsafe String(cString: $0!) }
@@ -67,59 +63,55 @@
 
     // MARK: Permissions
 
-    func permissions(
+    package func permissions(
       _ path: String, in transaction: XenstoreTransaction?
     ) throws(XenstoreError) -> [XenstorePermission] {
-      try check(path, "permissions of")
       var count: CUnsignedInt = 0
-      guard let entries = unsafe xs_get_permissions(handle, number(transaction), path, &count) else {
-        throw failure("permissions of", path)
+      let entries = try unsafe call("permissions of", path) {
+        unsafe xs_get_permissions(handle, number(transaction), path, &count)
       }
       defer { unsafe free(entries) }
       // Safe: the library allocated `count` entries.
       return unsafe UnsafeBufferPointer(start: entries, count: Int(count)).map(XenstorePermission.init)
     }
 
-    func setPermissions(
+    package func setPermissions(
       _ path: String, _ permissions: [XenstorePermission], in transaction: XenstoreTransaction?
     ) throws(XenstoreError) {
-      try check(path, "set permissions of")
       var entries = permissions.map(xs_permissions.init)
       // Safe: the library reads the entries during the call.
-      guard
+      try succeed("set permissions of", path) {
         unsafe xs_set_permissions(handle, number(transaction), path, &entries, CUnsignedInt(permissions.count))
-      else { throw failure("set permissions of", path) }
+      }
     }
 
     // MARK: Transactions
 
-    func startTransaction() throws(XenstoreError) -> XenstoreTransaction {
-      let number = unsafe xs_transaction_start(handle)
-      guard number != Self.noTransaction else { throw failure("start transaction", "") }
+    package func startTransaction() throws(XenstoreError) -> XenstoreTransaction {
+      let number = try call("start transaction", "") {
+        let number = unsafe xs_transaction_start(handle)
+        return number == Self.noTransaction ? nil : number
+      }
       return XenstoreTransaction(rawValue: number)
     }
 
-    func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(XenstoreError) {
-      guard unsafe xs_transaction_end(handle, transaction.rawValue, !commit) else {
-        throw failure("end transaction", "")
-      }
+    package func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(XenstoreError) {
+      try succeed("end transaction", "") { unsafe xs_transaction_end(handle, transaction.rawValue, !commit) }
     }
 
     // MARK: Watches
 
-    func watch(_ path: String, token: String) throws(XenstoreError) {
-      try check(path, "watch")
+    package func watch(_ path: String, token: String) throws(XenstoreError) {
       try check(token, "watch with token")
-      guard unsafe xs_watch(handle, path, token) else { throw failure("watch", path) }
+      try succeed("watch", path) { unsafe xs_watch(handle, path, token) }
     }
 
-    func unwatch(_ path: String, token: String) throws(XenstoreError) {
-      try check(path, "unwatch")
+    package func unwatch(_ path: String, token: String) throws(XenstoreError) {
       try check(token, "unwatch token")
-      guard unsafe xs_unwatch(handle, path, token) else { throw failure("unwatch", path) }
+      try succeed("unwatch", path) { unsafe xs_unwatch(handle, path, token) }
     }
 
-    func nextWatchEvent() -> XenstoreWatchEvent? {
+    package func nextWatchEvent() -> XenstoreWatchEvent? {
       guard let strings = unsafe xs_check_watch(handle) else { return nil }
       defer { unsafe free(strings) }
       // Safe: the library promises two strings, the path and the token.
@@ -135,14 +127,43 @@
       transaction?.rawValue ?? Self.noTransaction
     }
 
+    /// One call of libxenstore, which gives nil when it fails.
+    private func call<Result>(
+      _ operation: String, _ path: String, _ body: () -> Result?
+    ) throws(XenstoreError) -> Result {
+      try check(path, operation)
+      var (result, error): (Result?, CInt) = (nil, 0)
+      Self.lock.withLock { _ in
+        result = body()
+        error = result == nil ? self.error() : 0
+      }
+      guard let result else { throw XenstoreError(XenstoreError.Code(errno: error), operation, path) }
+      return result
+    }
+
+    /// One call of libxenstore, which gives false when it fails.
+    private func succeed(
+      _ operation: String, _ path: String, _ body: () -> Bool
+    ) throws(XenstoreError) { try call(operation, path) { body() ? () : nil } }
+
+    /// During each call libxenstore has the process ignore SIGPIPE, and puts back what it found. Two calls at once, on any
+    /// connections, would end with what one of them found of the other's, and a xenstored that ends would take us with it.
+    private static let lock = Mutex(())
+
+    /// Why the last call failed.
+    private func error() -> CInt {
+      let error = errno
+      // It says EINVAL also when the connection ends before the answer comes. Then it answers nothing else either.
+      guard error == EINVAL else { return error }
+      let answer = unsafe xs_get_domain_path(handle, 0)
+      defer { unsafe free(answer) }
+      return unsafe answer == nil ? EPIPE : error
+    }
+
     /// Paths come from the other end too. C ends a string at the first zero, and would make of this one a path that nobody
     /// named.
     private func check(_ string: String, _ operation: String) throws(XenstoreError) {
       if string.utf8.contains(0) { throw XenstoreError(.invalid, operation, string) }
-    }
-
-    private func failure(_ operation: String, _ path: String) -> XenstoreError {
-      XenstoreError(XenstoreError.Code(errno: errno), operation, path)
     }
   }
 #endif

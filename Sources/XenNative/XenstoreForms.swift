@@ -13,6 +13,9 @@
       case EINVAL: self = .invalid
       case E2BIG: self = .tooBig
       case ENOSPC, EDQUOT: self = .quotaExceeded
+      // What libxenstore says of a connection that has ended, then and ever after.
+      case EBADF, EPIPE, ECONNRESET:
+        self = .system("xenstored has ended the connection; when it runs, start this program again")
       default: self = .system(words(for: error))
       }
     }

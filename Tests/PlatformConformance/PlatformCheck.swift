@@ -21,7 +21,10 @@ public struct PlatformCheck: Sendable, CustomStringConvertible {
   public func run(on platform: any Platform) throws { try body(platform) }
 
   /// All of them.
-  public static let all = storeChecks + grantChecks + eventChannelChecks
+  public static let all = store + grantChecks + eventChannelChecks
+
+  /// Those of xenstore alone, for a store that comes without grants and event channels.
+  public static let store = storeChecks
 }
 
 /// What a platform should have done and did not.

@@ -4,14 +4,14 @@ import XenBus
 import XenPlatform
 
 /// A bus that withdraws leaves every device closed.
-struct BusCloseTests {
-  let rig: Rig
+@Suite(.onEachStore) struct BusCloseTests {
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
   let disks: [Toolstack.Device]
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     disks = [try rig.addDisk(51712), try rig.addDisk(51728)]
   }
 

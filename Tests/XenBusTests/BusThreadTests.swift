@@ -4,13 +4,12 @@ import XenBus
 import XenPlatform
 
 /// The thread that polls a bus.
-@Suite(.timeLimit(.minutes(1)))
-struct BusThreadTests {
-  let rig: Rig
+@Suite(.timeLimit(.minutes(1)), .onEachStore) struct BusThreadTests {
+  let rig: BusRig
   let disk: Toolstack.Device
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     disk = try rig.addDisk()
   }
 

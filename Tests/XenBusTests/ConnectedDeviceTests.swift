@@ -5,14 +5,14 @@ import XenBus
 import XenPlatform
 
 /// What happens to a device while it is connected, or could be.
-struct ConnectedDeviceTests {
-  let rig: Rig
+@Suite(.onEachStore) struct ConnectedDeviceTests {
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
   let disk: Toolstack.Device
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     disk = try rig.addDisk()
   }
 
@@ -164,9 +164,9 @@ struct ConnectedDeviceTests {
 
   @Test func manyDevicesOfOneDomainKeepAnotherWaitingForOnePollOnly() throws {
     for number in 1...40 { _ = try rig.addDisk(51712 + 16 * number) }
-    let other = rig.loopback.addDomain()
+    let other = try rig.addDomain()
     let late = try rig.toolstack.addVbd(
-      to: other.domain, servedBy: rig.driverDomain.domain, params: "disk.img")
+      to: other, servedBy: rig.driverDomain.domain, params: "disk.img")
     let bus = try rig.backBus(back)
     #expect(bus.poll() == .more, "41 devices of one domain are more than one poll takes")
     #expect(back.log.calls(at: late.backendPath) == [.probe, .offer])

@@ -4,15 +4,15 @@ import XenBus
 import XenPlatform
 
 /// X5: what fails closes its device, says why where the toolstack looks, and disturbs nobody else.
-struct DeviceFailureTests {
-  let rig: Rig
+@Suite(.onEachStore) struct DeviceFailureTests {
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
   let bad: Toolstack.Device
   let good: Toolstack.Device
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     bad = try rig.addDisk(51712)
     good = try rig.addDisk(51728)
   }
@@ -149,7 +149,7 @@ struct DeviceFailureTests {
     #expect(try rig.toolstack.isClosed(bad))
   }
 
-  @Test func failureAtEveryLookIsSaidOnce() throws {
+  @Test(.needsGuestsRights) func failureAtEveryLookIsSaidOnce() throws {
     try rig.store.setPermissions(
       "\(bad.backendPath)/online", [XenstorePermission(rig.control.domain, .none)], in: nil)
     _ = try settleBoth()

@@ -4,12 +4,12 @@ import XenBus
 import XenPlatform
 
 /// X3: a bus finds the devices of its drivers, whenever they come and go.
-struct DiscoveryTests {
-  let rig: Rig
+@Suite(.onEachStore) struct DiscoveryTests {
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
 
-  init() throws { rig = try Rig() }
+  init() throws { rig = try BusRig() }
 
   @Test func devicePresentBeforeRegisterConnects() throws {
     let disk = try rig.addDisk()

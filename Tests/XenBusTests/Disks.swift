@@ -3,7 +3,7 @@ import TestSupport
 import XenBus
 import XenPlatform
 
-extension Rig {
+extension BusRig {
   func addDisk(_ number: Int = 51712) throws -> Toolstack.Device {
     try toolstack.addVbd(number, to: guest.domain, servedBy: driverDomain.domain, params: "disk.img")
   }

@@ -6,13 +6,13 @@ import XenPlatform
 
 /// X13: a store that refuses for want of quota is said to do so, and holds up nobody else.
 struct QuotaTests {
-  let rig: Rig
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
   let disk: Toolstack.Device
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     disk = try rig.addDisk()
   }
 

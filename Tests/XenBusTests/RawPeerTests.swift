@@ -108,7 +108,7 @@ struct RawPeerTests {
   private static let texts = XenbusState.allCases.map { String($0.rawValue) } + ["", "9", "-1", "+4", "four", "\u{0}"]
 
   /// Writes one random move of a hostile end to its directory; the bus sees some of the moves merged.
-  private func move(_ rig: Rig, _ path: String, _ bus: Bus, _ random: inout SeededGenerator) throws {
+  private func move(_ rig: BusRig, _ path: String, _ bus: Bus, _ random: inout SeededGenerator) throws {
     if Int.random(in: 0..<12, using: &random) == 0 {
       try rig.directory(path).remove("state")
     } else {
@@ -134,7 +134,7 @@ struct RawPeerTests {
 
   @Test(arguments: seeds) func backendServesAnHonestFrontendAfterAHostileOne(seed: Seed) throws {
     var random = SeededGenerator(seed)
-    let rig = try Rig()
+    let rig = try BusRig()
     let disk = try rig.addDisk()
     let back = FakeBackend()
     let backBus = try rig.backBus(back)
@@ -151,7 +151,7 @@ struct RawPeerTests {
 
   @Test(arguments: seeds) func frontendUsesAnHonestBackendAfterAHostileOne(seed: Seed) throws {
     var random = SeededGenerator(seed)
-    let rig = try Rig()
+    let rig = try BusRig()
     let disk = try rig.addDisk()
     let front = FakeFrontend(publishedState: seed.modulo(2) == 0 ? .initialised : .connected)
     let frontBus = try rig.frontBus(front)

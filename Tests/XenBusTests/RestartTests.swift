@@ -3,6 +3,7 @@ import Testing
 import XenBus
 import XenLoopback
 import XenPlatform
+import XenstoredSupport
 
 /// X8: either end is dropped without a word, at any moment, and a new process takes its place on the same device.
 struct RestartTests {
@@ -11,7 +12,7 @@ struct RestartTests {
 
   /// Both ends on one schedule; the order of their turns is the seed's.
   private final class Run {
-    let rig: Rig
+    let rig: BusRig
     let disk: Toolstack.Device
     let schedule: Scheduler
     let publishedState: XenbusState
@@ -19,7 +20,7 @@ struct RestartTests {
     var back: (bus: Bus, driver: FakeBackend)
 
     init(seed: Seed) throws {
-      rig = try Rig()
+      rig = try BusRig()
       disk = try rig.addDisk()
       schedule = Scheduler(seed: seed)
       publishedState = seed.modulo(2) == 0 ? .initialised : .connected
@@ -52,12 +53,12 @@ struct RestartTests {
       schedule.add(bus, name: "bus") { [unowned bus] _ in bus.poll() }
     }
 
-    private static func makeFront(_ rig: Rig, _ state: XenbusState) throws -> (Bus, FakeFrontend) {
+    private static func makeFront(_ rig: BusRig, _ state: XenbusState) throws -> (Bus, FakeFrontend) {
       let driver = FakeFrontend(publishedState: state)
       return (try rig.frontBus(driver), driver)
     }
 
-    private static func makeBack(_ rig: Rig) throws -> (Bus, FakeBackend) {
+    private static func makeBack(_ rig: BusRig) throws -> (Bus, FakeBackend) {
       let driver = FakeBackend()
       return (try rig.backBus(driver), driver)
     }
@@ -90,6 +91,15 @@ struct RestartTests {
       try $0.restartFront()
       for _ in 0..<(seed.modulo(5)) { $0.schedule.round() }
       try $0.restartBack()
+    }
+  }
+
+  /// Some of the same on a real xenstored.
+  @Test(.needsXenstored, arguments: seeds.filter { $0.modulo(24) == 5 })
+  func endThatCrashesReconnectsOnXenstored(seed: Seed) throws {
+    try TestedStore.$current.withValue(.xenstored) {
+      try expectReconnects(seed: seed) { try $0.restartFront() }
+      try expectReconnects(seed: seed) { try $0.restartBack() }
     }
   }
 

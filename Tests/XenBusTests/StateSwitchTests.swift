@@ -4,14 +4,14 @@ import XenBus
 import XenPlatform
 
 /// X4 and X6: how states are written, and how they are taken.
-struct StateSwitchTests {
-  let rig: Rig
+@Suite(.onEachStore) struct StateSwitchTests {
+  let rig: BusRig
   let front = FakeFrontend()
   let back = FakeBackend()
   let disk: Toolstack.Device
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     disk = try rig.addDisk()
   }
 

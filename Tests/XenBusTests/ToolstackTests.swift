@@ -4,10 +4,10 @@ import XenBus
 import XenPlatform
 
 /// X11: devices as libxl makes and removes them.
-struct ToolstackTests {
-  let rig: Rig
+@Suite(.onEachStore) struct ToolstackTests {
+  let rig: BusRig
 
-  init() throws { rig = try Rig() }
+  init() throws { rig = try BusRig() }
 
   private func contents(_ path: String) throws -> [String: String] {
     let directory = rig.directory(path)
@@ -122,7 +122,7 @@ struct ToolstackTests {
     }
   }
 
-  @Test func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
+  @Test(.needsGuestsRights) func eachEndReadsTheOthersDirectoryAndCannotWriteIt() throws {
     let disk = try rig.addDisk()
     for (domain, path) in [(rig.guest, disk.backendPath), (rig.driverDomain, disk.frontendPath)] {
       let theirs = StoreDirectory(path, in: try domain.openXenstore())
@@ -232,6 +232,25 @@ struct ToolstackTests {
     #expect(try rig.toolstack.destroy(disk, timeout: 0.05) == false)
     #expect(try !rig.directory(disk.frontendPath).exists())
     #expect(try !rig.directory(disk.backendPath).exists())
+  }
+
+  /// As Linux's backends, which do nothing before they have seen a frontend.
+  @Test(arguments: [
+    (XenbusState.initialising, XenbusState.initWait), (.closed, .initWait), (.initialising, .initialising),
+  ])
+  func nobodyIsWaitedForWhereNothingIsConnected(front: XenbusState, back: XenbusState) throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.frontendPath, front)
+    try rig.write(disk.backendPath, back)
+    #expect(try rig.toolstack.destroy(disk, timeout: .infinity))
+    #expect(try !rig.directory(disk.backendPath).exists())
+  }
+
+  @Test(arguments: [XenbusState.initialised, .connected, .closing, .reconfiguring, .reconfigured])
+  func frontendThatMayHoldSomethingIsWaitedFor(front: XenbusState) throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.frontendPath, front)
+    #expect(try !rig.toolstack.destroy(disk, timeout: 0.02))
   }
 
   @Test func destroySaysThatTheBackendHasClosed() throws {

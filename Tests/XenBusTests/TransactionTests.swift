@@ -4,14 +4,14 @@ import XenBus
 import XenPlatform
 
 /// X2: what a transaction sees belongs together, and what it writes appears at once or not at all.
-struct TransactionTests {
-  let rig: Rig
+@Suite(.onEachStore) struct TransactionTests {
+  let rig: BusRig
   let directory: StoreDirectory
   /// The same directory through a connection of somebody else's.
   let theirs: StoreDirectory
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     directory = StoreDirectory("/local/domain/1/data", in: try rig.guest.openXenstore())
     theirs = rig.directory("/local/domain/1/data")
     try directory.write([StoreEntry("a", 1), StoreEntry("b", 1)])

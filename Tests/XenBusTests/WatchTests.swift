@@ -4,12 +4,12 @@ import XenBus
 import XenPlatform
 
 /// X2: watches of the store, as a bus relies on them.
-struct WatchTests {
-  let rig: Rig
+@Suite(.onEachStore) struct WatchTests {
+  let rig: BusRig
   let connection: any Xenstore
 
   init() throws {
-    rig = try Rig()
+    rig = try BusRig()
     connection = try rig.guest.openXenstore()
   }
 
@@ -31,7 +31,7 @@ struct WatchTests {
     #expect(events().contains(XenstoreWatchEvent(path: "/local/domain/1/data/sub/key", token: "t")))
   }
 
-  @Test func relativeWatchReportsRelativePaths() throws {
+  @Test(.needsGuestsRights) func relativeWatchReportsRelativePaths() throws {
     try connection.watch("data", token: "t")
     _ = events()
     try rig.write("/local/domain/1/data", "key", "1")

@@ -8,10 +8,15 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 int linux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
 int linux_memfd(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
+int linux_accept(int socket) {
+  return accept4(socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
 
 void linux_name_thread(const char *name) {
   char shortened[16] = {0};

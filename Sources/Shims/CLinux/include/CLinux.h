@@ -8,6 +8,9 @@ int linux_eventfd(void);
 /// memfd_create(2), closed on exec; -1 on failure.
 int linux_memfd(const char *name);
 
+/// accept4(2): the next connection of a listening socket, non-blocking, closed on exec; -1 on failure.
+int linux_accept(int socket);
+
 /// Names the calling thread, as far as 15 bytes go.
 void linux_name_thread(const char *name);
 

@@ -1,0 +1,104 @@
+import CLinux
+import Glibc
+import Synchronization
+import SystemPackage
+import XenPlatform
+
+/// The thread behind a ``XenstoreSocket``, asleep until a client, a watch or the end has something for it.
+final class XenstoreServer: Sendable {
+  private static let connectionLimit = 100
+
+  private let domain: LoopbackDomain
+  private let stop: Wakeup
+  /// Nil when it has ended.
+  private let thread: Mutex<pthread_t?>
+
+  init(_ loopback: Loopback, on socket: ListeningSocket) throws(ResourceError) {
+    stop = try Wakeup()
+    domain = loopback.addProcess(in: .zero)
+    let work = Work(loopback, domain, socket, stop)
+    // Safe: the thread takes over the one reference that is retained here.
+    let argument = unsafe Unmanaged.passRetained(work).toOpaque()
+    var handle = pthread_t()
+    let created = unsafe pthread_create(
+      &handle, nil,
+      { argument in
+        unsafe Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue().run()
+        return nil
+      }, argument)
+    thread = Mutex(created == 0 ? handle : nil)
+    guard created == 0 else {
+      // Safe: the thread that would have taken it over was not made.
+      unsafe Unmanaged<Work>.fromOpaque(argument).release()
+      domain.kill()
+      throw ResourceError("no thread can be made: raise the limit of processes")
+    }
+  }
+
+  func end() {
+    thread.withLock { handle in
+      guard let running = handle else { return }
+      stop.signal()
+      _ = pthread_join(running, nil)
+      handle = nil
+    }
+    domain.kill()
+  }
+
+  /// What the thread alone uses, from its first to its last turn.
+  private final class Work {
+    private let loopback: Loopback
+    private let domain: LoopbackDomain
+    private let socket: ListeningSocket
+    private let stop: Wakeup
+    private var connections: [XenstoreConnection] = []
+    /// False for a moment when accept(2) finds nothing to make a connection with.
+    private var mayAccept = true
+
+    init(_ loopback: Loopback, _ domain: LoopbackDomain, _ socket: ListeningSocket, _ stop: Wakeup) {
+      (self.loopback, self.domain, self.socket, self.stop) = (loopback, domain, socket, stop)
+    }
+
+    func run() {
+      unsafe "xenstore".withCString { unsafe linux_name_thread($0) }
+      while wait() {
+        connections.removeAll { connection in
+          do throws(XenstoreConnection.Ending) {
+            try connection.turn()
+            return false
+          } catch { return true }
+        }
+        while mayAccept, connections.count < XenstoreServer.connectionLimit, accept() {}
+      }
+    }
+
+    /// - Returns: whether there may be another client.
+    private func accept() -> Bool {
+      let client: CInt
+      do throws(Errno) { client = try socket.accept() } catch {
+        // Others are of a client that has gone again, or say that there is none.
+        if [.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory, .noBufferSpace].contains(error) {
+          mayAccept = false
+        }
+        return false
+      }
+      do throws(XenstoreError) {
+        connections.append(try XenstoreConnection(client, of: domain, in: loopback))
+      } catch { _ = Glibc.close(client) }
+      return true
+    }
+
+    /// - Returns: false when it is to end.
+    private func wait() -> Bool {
+      let listens = mayAccept && connections.count < XenstoreServer.connectionLimit
+      var waits = [stop.descriptor, listens ? socket.descriptor : -1].map {
+        // poll(2) passes over a negative one.
+        pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+      }
+      for connection in connections { waits += connection.waits }
+      let isReady = Wakeup.wait(for: &waits, timeout: mayAccept ? -1 : 100)
+      mayAccept = true
+      return !(isReady && waits[0].revents != 0)
+    }
+  }
+}

@@ -1,0 +1,131 @@
+import Glibc
+import SystemPackage
+import Testing
+import XenPlatform
+
+@testable import XenLoopback
+
+/// Clients that write what they should not, go when they should not, or do not read; beside them another one is served.
+struct XenstoreHostileClientTests {
+  private let xen = Domains()
+  private let folder: SocketFolder
+  private let socket: XenstoreSocket
+  private let other: RawStoreClient
+
+  init() throws {
+    folder = try SocketFolder()
+    socket = try XenstoreSocket(serving: xen.loopback, at: FilePath(folder.path))
+    other = try RawStoreClient(folder.path)
+  }
+
+  private func client() throws -> RawStoreClient { try RawStoreClient(folder.path) }
+
+  private func header(_ kind: UInt32, byteCount: UInt32) -> [UInt8] {
+    [kind, 1, 0, byteCount].flatMap { field in (0..<4).map { UInt8(truncatingIfNeeded: field >> (8 * $0)) } }
+  }
+
+  @Test(arguments: [2, 0xFFFF] as [UInt32], [4097, 0x8000_0000, .max] as [UInt32])
+  func messageOverTheMaximumEndsItsConnectionAlone(kind: UInt32, byteCount: UInt32) throws {
+    let client = try client()
+    #expect(try client.ask(.read, "/\0") == "read ")
+    client.write(header(kind, byteCount: byteCount))
+    #expect(try client.next() == nil)
+    #expect(try other.ask(.read, "/\0") == "read ")
+  }
+
+  @Test func longestMessageIsNoFault() throws {
+    let value = String(repeating: "v", count: 4093)
+    #expect(try other.ask(.write, "/a\0\(value)") == "write OK|")
+    #expect(try other.ask(.read, "/a\0") == "read \(value)")
+  }
+
+  @Test(arguments: [15, 16, 20, 23, .max] as [UInt32])
+  func unknownKindIsAnsweredAndTheConnectionGoesOn(kind: UInt32) throws {
+    other.write(XenstoreMessage(kind: kind, request: 3, transaction: 4, payload: [0, 1, 2]).bytes)
+    #expect(
+      try other.next()
+        == XenstoreMessage(kind: 16, request: 3, transaction: 4, payload: Array("ENOSYS\0".utf8)))
+    #expect(try other.ask(.read, "/\0") == "read ")
+  }
+
+  /// Whatever is refused leaves the bytes behind it where they belong.
+  @Test(arguments: XenstoreMessageKinds.all) func malformedRequestIsAnsweredAndTheConnectionGoesOn(
+    kind: RawStoreClient.Kind
+  ) throws {
+    for payload in ["", "\0\0\0\0\0", "/a", "\0", "\u{1}\u{2}", "/a\0b\0c\0d\0"] {
+      let answer = try other.ask(kind, payload) ?? "nothing"
+      let isKnown = answer.hasPrefix("error E") || answer.hasPrefix("\(kind) ")
+      #expect(isKnown, "\(answer)")
+    }
+    #expect(try other.ask(.read, "/\0") == "read ")
+  }
+
+  @Test func messageInPiecesIsOneMessage() throws {
+    for byte in XenstoreMessage(kind: 11, request: 1, transaction: 0, payload: Array("/a\0v".utf8)).bytes {
+      #expect(try client().ask(.read, "/\0") == "read ")
+      other.write([byte])
+    }
+    #expect(try other.nextText() == "write OK|")
+  }
+
+  @Test func manyRequestsAtOnceAreAllAnswered() throws {
+    for number in 0..<500 { other.write(.read, "/\0", request: UInt32(number)) }
+    for number in 0..<500 { #expect(try other.next()?.request == UInt32(number)) }
+  }
+
+  @Test func whoGoesInMidMessageHasAskedForNothing() throws {
+    let message = XenstoreMessage(kind: 11, request: 1, transaction: 0, payload: Array("/a\0v".utf8)).bytes
+    for count in [1, 15, 16, message.count - 1] {
+      let client = try client()
+      client.write(Array(message.prefix(count)))
+      client.stopWriting()
+      #expect(try client.next() == nil)
+    }
+    #expect(try other.ask(.read, "/a\0") == "error ENOENT|")
+  }
+
+  @Test func whoStopsWritingIsAnsweredStill() throws {
+    let client = try client()
+    client.write(.write, "/a\0v")
+    client.write(.read, "/a\0")
+    client.stopWriting()
+    #expect(try client.nextText() == "write OK|")
+    #expect(try client.nextText() == "read v")
+    #expect(try client.next() == nil)
+  }
+
+  @Test func whoDoesNotReadGetsNoMoreAnswersAndLosesNone() throws {
+    let client = try client()
+    _ = try other.ask(.write, "/a\0" + String(repeating: "v", count: 4000))
+    let sent = client.writeUntilItWaits(
+      XenstoreMessage(kind: 2, request: 1, transaction: 0, payload: Array("/a\0".utf8)).bytes)
+    // What the two sockets hold, and no more than the server's bounds.
+    #expect(sent > 16 && sent < 50_000)
+    #expect(try other.ask(.read, "/\0") == "read ")
+    for _ in 0..<sent { #expect(try client.next()?.payload.count == 4000) }
+  }
+
+  @Test func whoDoesNotReadWhatItsWatchesReportIsCutOff() throws {
+    let client = try client()
+    _ = try client.ask(.watch, "/a\0" + String(repeating: "t", count: 4000) + "\0")
+    for number in 0..<1000 { #expect(try other.ask(.write, "/a/\(number)\0") == "write OK|") }
+    var count = 0
+    while try client.next() != nil { count += 1 }
+    // At most what may wait for it, and what its socket held.
+    #expect(count > 10 && count < 600)
+  }
+
+  @Test func clientBeyondTheLimitIsServedWhenAnotherGoes() throws {
+    var clients = try (0..<120).map { _ in try client() }
+    for client in clients.prefix(99) { #expect(try client.ask(.read, "/\0") == "read ") }
+    for client in clients.dropFirst(99) { client.write(.read, "/\0") }
+    let last = clients.removeLast()
+    clients = []
+    #expect(try last.nextText() == "read ")
+    #expect(try other.ask(.read, "/\0") == "read ")
+  }
+}
+
+enum XenstoreMessageKinds {
+  static let all = (0...22 as ClosedRange<UInt32>).compactMap(RawStoreClient.Kind.init)
+}
