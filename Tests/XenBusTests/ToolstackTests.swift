@@ -234,6 +234,25 @@ import XenPlatform
     #expect(try !rig.directory(disk.backendPath).exists())
   }
 
+  /// As Linux's backends, which do nothing before they have seen a frontend.
+  @Test(arguments: [
+    (XenbusState.initialising, XenbusState.initWait), (.closed, .initWait), (.initialising, .initialising),
+  ])
+  func nobodyIsWaitedForWhereNothingIsConnected(front: XenbusState, back: XenbusState) throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.frontendPath, front)
+    try rig.write(disk.backendPath, back)
+    #expect(try rig.toolstack.destroy(disk, timeout: .infinity))
+    #expect(try !rig.directory(disk.backendPath).exists())
+  }
+
+  @Test(arguments: [XenbusState.initialised, .connected, .closing, .reconfiguring, .reconfigured])
+  func frontendThatMayHoldSomethingIsWaitedFor(front: XenbusState) throws {
+    let disk = try rig.addDisk()
+    try rig.write(disk.frontendPath, front)
+    #expect(try !rig.toolstack.destroy(disk, timeout: 0.02))
+  }
+
   @Test func destroySaysThatTheBackendHasClosed() throws {
     let disk = try rig.addDisk()
     try rig.write(disk.backendPath, .closed)

@@ -6,7 +6,8 @@ struct Destroy: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Removes a device.",
     discussion: """
-      Asks the two ends to close the device, waits until the backend has, and removes both directories. A backend that does \
+      Asks the two ends to close the device, waits until the backend has (where they were connected), and removes both \
+      directories. A backend that does \
       not close in time does not keep the device: it is removed, and the exit status is 1. Name the device by the same \
       options as when it was made.
       """,
@@ -34,11 +35,9 @@ struct PatienceOptions: ParsableArguments {
       throw Failure("there is no such device: neither \(device.frontendPath) nor \(device.backendPath)")
     }
     let isClosed = try toolstack.destroy(device, timeout: force ? 0 : timeout)
-    if force { return ["removed \(device.backendPath)" + (isClosed ? "" : "; its backend had not closed it")] }
-    guard isClosed else {
-      throw Failure("the backend has not closed \(device.backendPath) in \(timeout) s; it is removed all the same")
-    }
-    return ["removed \(device.backendPath); its backend had closed it"]
+    if isClosed { return ["removed \(device.backendPath), which was closed"] }
+    if force { return ["removed \(device.backendPath), which its backend had not closed"] }
+    throw Failure("the backend has not closed \(device.backendPath) in \(timeout) s; it is removed all the same")
   }
 }
 

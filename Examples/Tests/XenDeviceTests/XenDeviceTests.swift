@@ -125,24 +125,36 @@ struct XenDeviceTests {
     #expect(try run("list vbd --frontend-domain 0").count == 1)
   }
 
+  /// Has the frontend say that it is connected.
+  private func connect(_ path: String) throws {
+    try StoreDirectory(path, in: try control.openXenstore()).write([StoreEntry("state", 4)])
+  }
+
   @Test func destroyWaitsForTheBackend() throws {
     _ = try run("create vif --frontend-domain 1")
-    // A backend that closes as soon as it is asked to.
-    let thread = try BusThread(on: control, log: Logger(label: "quiet") { _ in SwiftLogNoOpLogHandler() }) {
-      (bus) throws(XenstoreError) in
+    let quiet = Logger(label: "quiet") { _ in SwiftLogNoOpLogHandler() }
+    let backend = try BusThread(on: control, log: quiet) { (bus) throws(XenstoreError) in
       try bus.register(IdleBackend())
       return nil
     }
+    let frontend = try BusThread(on: guest, log: quiet) { (bus) throws(XenstoreError) in
+      try bus.register(IdleFrontend())
+      return nil
+    }
+    for _ in 0..<10_000 where try !run("list")[1].contains("Connected (4)     Connected (4)") { usleep(1000) }
     #expect(
       try run("destroy vif --frontend-domain 1")
-        == ["removed /local/domain/0/backend/vif/1/0; its backend had closed it"])
-    thread.end(within: 10)
-    thread.join()
+        == ["removed /local/domain/0/backend/vif/1/0, which was closed"])
+    for thread in [backend, frontend] {
+      thread.end(within: 10)
+      thread.join()
+    }
     #expect(try run("list").count == 1)
   }
 
   @Test func destroySaysThatTheBackendHasNotClosed() throws {
     _ = try run("create vbd --frontend-domain 1 --params a")
+    try connect("/local/domain/1/device/vbd/51712")
     #expect(
       try refusal("destroy vbd --frontend-domain 1 --timeout 0.05")
         == "the backend has not closed /local/domain/0/backend/vbd/1/51712 in 0.05 s; it is removed all the same")
@@ -151,10 +163,18 @@ struct XenDeviceTests {
 
   @Test func forceDoesNotWait() throws {
     _ = try run("create vbd --frontend-domain 1 --params a")
+    try connect("/local/domain/1/device/vbd/51712")
     #expect(
       try run("destroy vbd --frontend-domain 1 --force")
-        == ["removed /local/domain/0/backend/vbd/1/51712; its backend had not closed it"])
+        == ["removed /local/domain/0/backend/vbd/1/51712, which its backend had not closed"])
     #expect(try run("list").count == 1)
+  }
+
+  @Test func deviceThatNobodyUsesIsRemovedAtOnce() throws {
+    _ = try run("create vbd --frontend-domain 1 --params a")
+    #expect(
+      try run("destroy vbd --frontend-domain 1 --timeout 80000")
+        == ["removed /local/domain/0/backend/vbd/1/51712, which was closed"])
   }
 
   @Test func deviceThatIsNotThereCannotBeDestroyed() throws {
@@ -176,4 +196,17 @@ private final class IdleBackend: BackendDriver, Backend {
   func connect(_ device: XenbusDevice) -> [StoreEntry] { [] }
   func start(_ device: XenbusDevice) {}
   func disconnect(_ device: XenbusDevice) {}
+}
+
+/// A frontend that asks for nothing.
+private final class IdleFrontend: FrontendDriver, Frontend {
+  let type = "vif"
+  let publishedState = XenbusState.connected
+  let negotiation = Negotiation()
+
+  func probe(_ device: XenbusDevice) -> any Frontend { self }
+  func publish(_ device: XenbusDevice) -> [StoreEntry] { [] }
+  func connect(_ device: XenbusDevice) {}
+  func stop(_ device: XenbusDevice) {}
+  func release(_ device: XenbusDevice) {}
 }

@@ -65,7 +65,7 @@ if xen-device create vbd --frontend-domain 7 --params other > log 2>&1; then fai
 grep -q "there is no domain 7" log
 
 xen-device destroy vbd --frontend-domain 0 | tee log
-grep -q "^removed $backend; its backend had closed it\$" log
+grep -q "^removed $backend, which was closed\$" log
 wait_for "xvda has gone" test ! -e /dev/xvda
 if xenstore-exists $frontend || xenstore-exists $backend; then fail "something is left of the disk"; fi
 if xen-device destroy vbd --frontend-domain 0 > log 2>&1; then fail "a disk was removed twice"; fi
