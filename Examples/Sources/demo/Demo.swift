@@ -89,7 +89,15 @@ import XenLoopback
 
   /// The guest goes on hearing of what happens in its store.
   private func waitForUser(_ guest: Guest) {
-    for number in [SIGINT, SIGTERM] { signal(number) { _ in stopRequested.store(true, ordering: .relaxed) } }
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { _ in stopRequested.store(true, ordering: .relaxed) }
+      unsafe sigaddset(&signals, number)
+    }
+    // Whoever started the program may have left them blocked.
+    // Safe: the set is one of our own.
+    unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
     var input: CInt? = STDIN_FILENO
     while !stopRequested.load(ordering: .relaxed) {
       guest.sleep(input)

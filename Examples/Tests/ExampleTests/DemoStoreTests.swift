@@ -31,7 +31,8 @@ final class DemoStoreTests {
     let (output, error) = (Pipe(), Pipe())
     (process.standardOutput, process.standardError, process.standardInput) = (output, error, input)
     try process.run()
-    let giveUp = DispatchWorkItem { process.terminate() }
+    // It may be deaf to what else would end it.
+    let giveUp = DispatchWorkItem { kill(process.processIdentifier, SIGKILL) }
     DispatchQueue.global().asyncAfter(deadline: .now() + 60, execute: giveUp)
     defer { giveUp.cancel() }
     var printed = ""
@@ -43,7 +44,7 @@ final class DemoStoreTests {
     #expect(
       printed.hasPrefix("the store is at \(socket.path); to look in: XENSTORED_PATH=\(socket.path) xenstore-ls -f\n"))
     do { try lookInto(process) } catch {
-      process.terminate()
+      kill(process.processIdentifier, SIGKILL)
       throw error
     }
     let rest = [output, error].map { String(decoding: $0.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self) }
