@@ -50,9 +50,11 @@ public final class CardAttachment: Sendable {
   /// - Parameter timeout: how long the backend may take to let go, in seconds; after that everything is taken back.
   /// - Returns: whether it has.
   public func close(within timeout: Double = 10) -> Bool {
+    let deadline = Uptime.now + UInt64(timeout * 1e9)
     thread.end(within: timeout)
     thread.join()
-    return shown.hasLeft
+    // Before the time is up it ends only when nothing is held any more.
+    return Uptime.now < deadline
   }
 
   /// Once it is closed: a line about what has crossed, and one about what the end has done.

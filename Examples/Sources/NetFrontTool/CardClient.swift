@@ -37,11 +37,6 @@ final class CardClient: BusThreadClient {
   }
 
   func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
-    // When this thread ends, no later look has found anything else.
-    defer {
-      let isEmpty = bus.isEmpty
-      shown.contents.withLock { $0.hasLeft = isEmpty }
-    }
     do throws(CardEndError) { return try work(bus, now: now) } catch {
       shown.show(.failed(error.description))
       return .idle
@@ -106,7 +101,6 @@ final class CardClient: BusThreadClient {
 final class CardShown: Sendable {
   struct Contents {
     var outcome: CardAttachment.Outcome?
-    var hasLeft = false
     var summary: [String] = []
   }
 
@@ -119,8 +113,6 @@ final class CardShown: Sendable {
   var descriptor: CInt { changed.descriptor }
   /// The first one counts.
   var outcome: CardAttachment.Outcome? { contents.withLock(\.outcome) }
-  /// Whether the backend has let go of the card, or there is none.
-  var hasLeft: Bool { contents.withLock(\.hasLeft) }
   /// Once the thread has ended: a line about what has crossed, and one about what the end has done.
   var summary: [String] { contents.withLock(\.summary) }
 

@@ -135,14 +135,14 @@ struct Attach: ParsableCommand {
       }
       _ = Wakeup.wait(for: &waits, timeout: -1)
     }
-    let isClosed = attachment.close(within: Self.closeTimeout)
+    let isClosed = attachment.close()
     for line in attachment.summary { Self.say(line) }
     switch attachment.outcome {
     case .failed(let sentence): throw Failure(description: sentence)
     case .removed: Self.say("the toolstack has removed the card")
     case .done, nil:
       guard isClosed else {
-        throw Failure(description: "the backend has not let go of the card in \(Self.closeTimeout) s")
+        throw Failure(description: "the backend has not let go of the card in 10 s")
       }
       Self.say("the card is closed")
     }
@@ -159,10 +159,6 @@ struct Attach: ParsableCommand {
     }
     return HostEnd(address, ping: pings, endsWithPing: once, say: Self.say)
   }
-
-  /// In seconds: Linux's backend lets go only when the last frame that it was given has left its machine, and may keep one for
-  /// ten.
-  private static let closeTimeout = 30.0
 
   /// A line at once: a file may be the output.
   private static let say: @Sendable (String) -> Void = { line in
