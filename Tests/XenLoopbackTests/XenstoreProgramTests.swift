@@ -47,8 +47,7 @@ import XenPlatform
   @Test func xenstoreLsShowsAListLongerThanAMessage() throws {
     let names = (0..<1000).map { "child-number-\($0)" }
     for name in names { try store.write("/a/\(name)", [], in: nil) }
-    #expect(
-      try programs.run("xenstore-list", "/a") == .init(names.sorted().joined(separator: "\n") + "\n"))
+    #expect(try programs.run("xenstore-list", "/a") == .init(names.joined(separator: "\n") + "\n"))
     #expect(try programs.run("xenstore-ls", "/a").output.split(separator: "\n").count == 1000)
   }
 
