@@ -8,7 +8,7 @@ final class BlkBackDevice: Backend {
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private(set) var negotiation = Negotiation()
   private var queue: BlkBackQueue?
-  private var failure: BlkBackFailure?
+  private var failure: FirstFault<String>?
 
   init(store: any BlockStore, offersFlush: Bool, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void) {
     self.store = store
@@ -61,7 +61,7 @@ final class BlkBackDevice: Backend {
         reason: isOffered ? "" : "the backend does not offer it")
     }
     negotiation.add("feature-persistent", frontend: keys.hasPersistentGrants, backend: false)
-    let failure = BlkBackFailure(attention: device.attention)
+    let failure = FirstFault<String>(attention: device.attention)
     let region = try device.map([keys.ringReference])
     let channel = try device.bindEventChannel(to: keys.eventChannel)
     queue = BlkBackQueue(
@@ -90,7 +90,7 @@ final class BlkBackDevice: Backend {
 
   /// Some request has failed, and the guest has been told; whoever looks after the host should know, too.
   func attend(_ device: XenbusDevice) throws(DeviceError) {
-    if let text = failure?.text { device.warn(.resource(text)) }
+    if let text = failure?.take() { device.warn(.resource(text)) }
   }
 
   func detach(_ device: XenbusDevice) throws(DeviceError) -> String {

@@ -1,5 +1,4 @@
 import BlkIf
-import Synchronization
 import XenRing
 
 /// The data plane of one block backend ring, as whoever polls it holds it.
@@ -36,23 +35,4 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
   /// Only when nobody polls.
   var statistics: BlkBackStatistics { work.statistics }
   var ringDump: String { work.ringDump }
-}
-
-/// The first request that a store failed, on its way from the queue's thread to the bus's.
-final class BlkBackFailure: Sendable {
-  private let reason = Mutex<String?>(nil)
-  private let attention: @Sendable () -> Void
-
-  init(attention: @escaping @Sendable () -> Void) { self.attention = attention }
-
-  /// Only the first counts.
-  func tell(_ reason: String) {
-    let isFirst = self.reason.withLock { told in
-      defer { told = told ?? reason }
-      return told == nil
-    }
-    if isFirst { attention() }
-  }
-
-  var text: String? { reason.withLock(\.self) }
 }

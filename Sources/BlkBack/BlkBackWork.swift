@@ -36,14 +36,14 @@ struct BlkBackWork: ~Copyable {
   private var copyFailed: [Bool]
   private var counts = BlkBackStatistics()
   /// Told once, of the first request that the store fails.
-  private let failure: BlkBackFailure
+  private let failure: FirstFault<String>
 
   private static var bufferByteCount: Int { BlkIf.maxSegmentCount * xenPageSize }
 
   init(
     ring: consuming BlkBackRing, channel: EventChannel, grants: any GrantTable,
     frontend: DomainID, store: any BlockStore, geometry: BlockGeometry, clock: @escaping @Sendable () -> Uptime,
-    failure: BlkBackFailure
+    failure: FirstFault<String>
   ) {
     let count = ring.entryCount
     self.ring = ring

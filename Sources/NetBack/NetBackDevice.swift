@@ -8,7 +8,7 @@ final class NetBackDevice: Backend {
   private let whenClosed: (XenbusDevice, [NetStatistics]) -> Void
   private(set) var negotiation = Negotiation()
   private var queue: NetBackQueue?
-  private var refusal: NetBackRefusal?
+  private var refusal: FirstFault<NetTxPacketFault>?
 
   init(
     end: any NetworkEnd, features: NetFeatures, whenClosed: @escaping (XenbusDevice, [NetStatistics]) -> Void
@@ -35,7 +35,7 @@ final class NetBackDevice: Backend {
     let rx = try device.map([keys.rxRingReference])
     let channels = try device.bindEventChannels(tx: keys.txEventChannel, rx: keys.rxEventChannel)
     let hasCarrier = end.hasCarrier
-    let refusal = NetBackRefusal(attention: device.attention)
+    let refusal = FirstFault<NetTxPacketFault>(attention: device.attention)
     self.refusal = refusal
     queue = NetBackQueue(
       NetBackWork(

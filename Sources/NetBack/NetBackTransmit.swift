@@ -37,11 +37,11 @@ struct NetBackTransmit: ~Copyable {
   private var frames: [NetworkFrame] = []
   private(set) var counts = NetCounts()
   private(set) var checksumsFilled: UInt64 = 0
-  private let refusal: NetBackRefusal
+  private let refusal: FirstFault<NetTxPacketFault>
 
   init(
     ring: consuming BackRing<NetIfTxRequest, NetIfTxResponse>, grants: any GrantTable, frontend: DomainID,
-    scatterGather: Bool, refusal: NetBackRefusal
+    scatterGather: Bool, refusal: FirstFault<NetTxPacketFault>
   ) {
     self.ring = ring
     self.grants = grants

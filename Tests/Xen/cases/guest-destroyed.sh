@@ -61,7 +61,10 @@ same "what was written afterwards is not what the image holds" newer own
 [ "$(ls -l /proc/$blk_server/fd | grep -c /xen/)" = "$handles" ] || fail "xen-blkback keeps handles of the guest's"
 if lsevtchn 0 | grep "Domain $domain,"; then fail "event channels to the guest are left"; fi
 
-xenstore-rm /local/domain/0/backend/unet
+# The toolstack that made the guest knows nothing of these devices: nobody else would remove them.
+lacks() { ! xenstore-exists "$1"; }
+wait_for "the keys of the guest's disk have gone" lacks "${disk%/*}"
+wait_for "the keys of the guest's card have gone" lacks "${card%/*}"
 wait $net_server || { cat net.log; fail "net-back ended with failure"; }
 kill $blk_server
 wait $blk_server || { cat blk.log; fail "xen-blkback ended with failure"; }
