@@ -22,7 +22,7 @@ SCRIPT
 
 # The guest's program and libraries are the control domain's.
 start_guest driver driver-script /payload/bin/xen-blkback /payload/manual/driver-serve \
-  $(find /lib /usr/lib /lib64 -name '*.so*' ! -type d)
+  $(find /lib /lib64 -name '*.so*' ! -type d)
 driver=$domain driver_console=$console
 console_says() { grep -q "$1" "$driver_console"; }
 wait_for "the driver domain serves" console_says "serving"
