@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 import XenBus
@@ -102,6 +103,59 @@ import XenPlatform
     #expect(try detached.states == [.closed, .initWait])
   }
 
+  /// Nobody else would: whoever destroyed the guest may have given up waiting for us, or run in a driver domain's place.
+  @Test(arguments: [false, true]) func deviceWhoseGuestIsDestroyedMeanwhileIsRemoved(isHeld: Bool) throws {
+    let detached = try Detached()
+    let back = FakeBackend()
+    if isHeld { back.log.failures = [detached.disk.backendPath: [.resume: .resource("the image is another one")]] }
+    if !isHeld { try detached.rig.store.remove(detached.disk.frontendPath, in: nil) }
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(bus))
+    if isHeld { try detached.rig.store.remove(detached.disk.frontendPath, in: nil) }
+    #expect(settle(bus))
+    #expect(try !detached.rig.directory(detached.disk.backendPath).exists())
+    #expect(bus.report.isEmpty && back.log.count(of: .offer, at: detached.disk.backendPath) == 0)
+  }
+
+  /// The toolstack was quicker than its watch.
+  @Test(arguments: [false, true]) func wordIsNotLeftForADeviceThatIsGone(isMadeAnew: Bool) throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let (frontBus, backBus) = (try rig.frontBus(FakeFrontend()), try rig.backBus(FakeBackend()))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    try rig.toolstack.remove(disk)
+    if isMadeAnew { _ = try rig.addDisk() }
+    #expect(backBus.detach().isEmpty)
+    #expect(try rig.directory(disk.backendPath).exists() == isMadeAnew)
+    #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
+  }
+
+  @Test func oneDeviceThatCannotBeDetachedFromDoesNotKeepTheOthers() throws {
+    let rig = try BusRig()
+    let disks = try [51712, 51728, 51744].map { try rig.addDisk($0) }
+    let back = FakeBackend()
+    back.log.failures = [disks[1].backendPath: [.detach: .resource("the store hangs")]]
+    let (frontBus, backBus) = (try rig.frontBus(FakeFrontend()), try rig.backBus(back))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    #expect(Array(backBus.detach().keys) == [disks[1].backendPath])
+    let words = try disks.map { try rig.directory($0.backendPath).optionalString("detached") }
+    #expect(words == ["17", nil, "17"])
+  }
+
+  @Test func frontendThatIsClosingIsClosedByTheNext() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let (front, back) = (FakeFrontend(), FakeBackend())
+    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    try rig.write(disk.frontendPath, .closing)
+    #expect(backBus.detach().isEmpty)
+    let next = FakeBackend()
+    let nextBus = try rig.backBus(next)
+    #expect(settle(nextBus) && next.resumed.isEmpty)
+    #expect(try rig.state(disk.backendPath) == .closing)
+  }
+
   @Test func driverThatCannotDetachSaysSoAndItsDeviceIsClosedByTheNext() throws {
     let rig = try BusRig()
     let disk = try rig.addDisk()
@@ -136,6 +190,79 @@ import XenPlatform
     #expect(settle(backBus))
     #expect(try rig.directory("/local/domain/2/backend/vbd").children() == [])
     #expect(backBus.report.isEmpty)
+  }
+
+  /// Before the frontend has shared anything, too.
+  @Test func backendThatWaitsRemovesTheKeysOfADeviceWhoseGuestIsGone() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    #expect(try rig.state(disk.backendPath) == .initWait)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(backBus.report.isEmpty)
+  }
+
+  /// As by a process that died with its guest: the next one finds the keys.
+  @Test(arguments: XenbusState.allCases)
+  func keysFoundOfADeviceWhoseGuestIsGoneAreRemoved(state: XenbusState) throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    try rig.write(disk.backendPath, state)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(backBus.report.isEmpty)
+  }
+
+  /// A toolstack works while the backend removes the keys: at each of the backend's calls of the store in turn.
+  @Test(arguments: [51712, 51728], 0..<24)
+  func deviceThatIsMadeMeanwhileIsNotRemoved(number: Int, call: Int) throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let calls = Atomic(Int.min)
+    let control = rig.control
+    let platform = ObservedPlatform(rig.driverDomain) {
+      [driverDomain = rig.driverDomain.domain, guest = rig.guest.domain] in
+      guard calls.add(1, ordering: .relaxed).oldValue == call else { return }
+      do {
+        let toolstack = try Toolstack(on: control)
+        if number == 51712 { try toolstack.remove(disk) }
+        _ = try toolstack.addVbd(number, to: guest, servedBy: driverDomain, params: "disk.img")
+      } catch { Issue.record(error) }
+    }
+    let bus = try Bus(on: platform, log: .silent)
+    try bus.register(FakeBackend())
+    let frontBus = try rig.frontBus(FakeFrontend())
+    #expect(settle(frontBus, bus) && bus.isConnected)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    calls.store(0, ordering: .relaxed)
+    #expect(settle(bus))
+    // Late ones find all done.
+    if calls.load(ordering: .relaxed) <= call { return }
+    let again = try rig.frontBus(FakeFrontend())
+    #expect(settle(again, bus) && bus.isConnected, "\(bus.report)")
+    #expect(try rig.state("/local/domain/2/backend/vbd/1/\(number)") == .connected)
+    #expect(try rig.directory(disk.backendPath).exists() == (number == 51712))
+  }
+
+  /// Where the directory above is the toolstack's own.
+  @Test(.needsGuestsRights) func directoryAboveThatIsNotOursStays() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let above = "/local/domain/2/backend/vbd/1"
+    try rig.store.setPermissions(
+      above, [XenstorePermission(rig.control.domain, .none), XenstorePermission(rig.driverDomain.domain, .read)],
+      in: nil)
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    try rig.store.remove(disk.frontendPath, in: nil)
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(try rig.directory(above).exists())
   }
 
   @Test func rubbishInTheFrontendsStateIsNotTakenForItsEnd() throws {
