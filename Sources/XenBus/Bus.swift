@@ -190,6 +190,7 @@ public final class Bus {
     for (path, session) in sessions {
       do throws(DeviceError) { try session.detach() } catch {
         log.error("\(path): cannot be left connected: \(error)")
+        if (try? session.device.exists()) == true { session.device.writeError(error) }
         failures[path] = error
       }
     }

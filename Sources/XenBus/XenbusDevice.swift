@@ -138,13 +138,11 @@ public final class XenbusDevice {
     }
   }
 
-  /// Removes our own directory, and the one above when nothing else is in it, if the other end's is gone and ours is still
-  /// the one that we have closed: a toolstack may be making the next device there.
+  /// Removes our own directory, and the one above when nothing else is in it, if the other end's is gone: looked at once
+  /// more, since a toolstack may be making the next device there.
   func removeAfterOther() throws(DeviceError) {
     try own.transaction { (own) throws(DeviceError) in
-      guard XenbusState(key: try own.optionalString("state")) == .closed,
-        try own.optionalString("frontend") == other.path, try otherState(own.at(other.path)) == nil
-      else { return }
+      guard try own.optionalString("frontend") == other.path, try otherState(own.at(other.path)) == nil else { return }
       try own.removeAll(andAbove: 1)
     }
   }

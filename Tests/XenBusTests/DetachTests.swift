@@ -22,7 +22,8 @@ import XenPlatform
       try #require(settle(frontBus, backBus) && backBus.isConnected)
       #expect(backBus.detach().isEmpty)
       #expect(back.log.calls(at: disk.backendPath) == [.probe, .offer, .connect, .start, .detach])
-      #expect(backBus.report.isEmpty)
+      // Nor does it find them again.
+      #expect(settle(backBus) && backBus.report.isEmpty)
     }
 
     var word: String? { get throws { try rig.directory(disk.backendPath).optionalString("detached") } }
@@ -164,6 +165,7 @@ import XenPlatform
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
     #expect(settle(frontBus, backBus) && backBus.isConnected)
     #expect(backBus.detach() == [disk.backendPath: .resource("the store hangs")])
+    #expect(try rig.error(of: rig.driverDomain, disk.backendPath) == "22 the store hangs")
     #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
     let next = FakeBackend()
     let nextBus = try rig.backBus(next)
@@ -218,35 +220,46 @@ import XenPlatform
     #expect(backBus.report.isEmpty)
   }
 
-  /// A toolstack works while the backend removes the keys: at each of the backend's calls of the store in turn.
-  @Test(arguments: [51712, 51728], 0..<24)
-  func deviceThatIsMadeMeanwhileIsNotRemoved(number: Int, call: Int) throws {
+  /// What a toolstack makes while the backend removes the keys.
+  enum Made: CaseIterable {
+    /// The same device, or one with its frontend elsewhere.
+    case anew, anewElsewhere
+    /// Another one of the guest's.
+    case beside
+  }
+
+  /// At each of the backend's calls of the store in turn.
+  @Test(arguments: Made.allCases, 0..<24)
+  func deviceThatIsMadeMeanwhileIsNotRemoved(made: Made, call: Int) throws {
     let rig = try BusRig()
     let disk = try rig.addDisk()
+    let new = Toolstack.Disk(
+      number: made == .beside ? 51728 : 51712, params: "disk.img",
+      frontendRoot: made == .anewElsewhere ? "udevice" : "device")
     let calls = Atomic(Int.min)
     let control = rig.control
+    let (guest, driverDomain) = (rig.guest.domain, rig.driverDomain.domain)
     let platform = ObservedPlatform(rig.driverDomain) {
-      [driverDomain = rig.driverDomain.domain, guest = rig.guest.domain] in
       guard calls.add(1, ordering: .relaxed).oldValue == call else { return }
       do {
         let toolstack = try Toolstack(on: control)
-        if number == 51712 { try toolstack.remove(disk) }
-        _ = try toolstack.addVbd(number, to: guest, servedBy: driverDomain, params: "disk.img")
+        if made != .beside { try toolstack.remove(disk) }
+        _ = try toolstack.add(new, to: guest, servedBy: driverDomain)
       } catch { Issue.record(error) }
     }
     let bus = try Bus(on: platform, log: .silent)
     try bus.register(FakeBackend())
-    let frontBus = try rig.frontBus(FakeFrontend())
-    #expect(settle(frontBus, bus) && bus.isConnected)
+    #expect(settle(try rig.frontBus(FakeFrontend()), bus) && bus.isConnected)
     try rig.store.remove(disk.frontendPath, in: nil)
     calls.store(0, ordering: .relaxed)
     #expect(settle(bus))
     // Late ones find all done.
     if calls.load(ordering: .relaxed) <= call { return }
-    let again = try rig.frontBus(FakeFrontend())
-    #expect(settle(again, bus) && bus.isConnected, "\(bus.report)")
-    #expect(try rig.state("/local/domain/2/backend/vbd/1/\(number)") == .connected)
-    #expect(try rig.directory(disk.backendPath).exists() == (number == 51712))
+    #expect(try rig.state("/local/domain/2/backend/vbd/1/\(new.number)") == .initWait, "\(bus.report)")
+    #expect(try rig.directory(disk.backendPath).exists() == (made != .beside))
+    if made == .anewElsewhere { return }
+    let frontBus = try rig.frontBus(FakeFrontend())
+    #expect(settle(frontBus, bus) && bus.isConnected, "\(bus.report)")
   }
 
   /// Where the directory above is the toolstack's own.
@@ -265,17 +278,23 @@ import XenPlatform
     #expect(try rig.directory(above).exists())
   }
 
-  @Test func rubbishInTheFrontendsStateIsNotTakenForItsEnd() throws {
+  /// Nil for no state at all.
+  @Test(arguments: ["rubbish", nil]) func rubbishInTheFrontendsStateIsNotTakenForItsEnd(state: String?) throws {
     let rig = try BusRig()
     let disk = try rig.addDisk()
     let back = FakeBackend()
     let backBus = try rig.backBus(back)
     let frontBus = try rig.frontBus(FakeFrontend())
     #expect(settle(frontBus, backBus) && backBus.isConnected)
-    try rig.write(disk.frontendPath, "state", "rubbish")
+    if let state {
+      try rig.write(disk.frontendPath, "state", state)
+    } else {
+      try rig.directory(disk.frontendPath).remove("state")
+    }
     #expect(settle(backBus))
     #expect(back.log.count(of: .disconnect, at: disk.backendPath) == 1)
     #expect(try rig.state(disk.backendPath) == .initWait)
+    if state == nil { try rig.write(disk.frontendPath, .initialising) }
     let again = try rig.frontBus(FakeFrontend())
     #expect(settle(again, backBus) && backBus.isConnected)
   }
