@@ -98,11 +98,7 @@ final class BlkBackDevice: Backend {
     device.stop(queue)
     // Whatever comes of it, everything is let go of.
     defer { disconnect(device) }
-    if let violation = queue.violation { throw .protocolViolation("\(violation)") }
-    guard let index = queue.finish() else {
-      throw .resource("the store does not complete what it was given, so some of the guest's requests have no answer")
-    }
-    return "\(index)"
+    return "\(try queue.finish())"
   }
 
   func disconnect(_ device: XenbusDevice) {

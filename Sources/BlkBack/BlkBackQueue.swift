@@ -22,10 +22,14 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     }
   }
 
-  /// Answers all that was taken, waiting a second for what the store still has. Only after the host has stopped the queue.
+  /// Answers all that was taken and has it on the medium, waiting for the store. Only after the host has stopped the queue.
   ///
-  /// - Returns: where the ring goes on; nil when the store still has something.
-  func finish() -> RingIndex? { work.finishAll() }
+  /// - Returns: where the ring goes on.
+  /// - Throws: when another process cannot go on there.
+  func finish() throws(DeviceError) -> RingIndex {
+    if let violation { throw .protocolViolation("\(violation)") }
+    return try work.finishAll()
+  }
 
   /// Waits for what the store still has, for a second. Only after the host has stopped the queue.
   ///

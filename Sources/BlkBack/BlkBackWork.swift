@@ -234,10 +234,12 @@ struct BlkBackWork: ~Copyable {
 
   // MARK: The end
 
-  /// Answers all that was taken, waiting a second for what the store still has, and takes nothing more.
+  /// Answers all that was taken, waiting a second for what the store still has, and takes nothing more; then has the store
+  /// put what it may have in a memory of its own on the medium, waiting ten seconds for that.
   ///
-  /// - Returns: where the ring goes on; nil when the store still has something.
-  mutating func finishAll() -> RingIndex? {
+  /// - Returns: where the ring goes on.
+  /// - Throws: when the guest's requests have not all got an answer, or the writes among them may be lost.
+  mutating func finishAll() throws(DeviceError) -> RingIndex {
     let deadline = Uptime.now.nanoseconds + 1_000_000_000
     while freeSlots.count < requests.count {
       store.reap(into: &completions)
@@ -247,7 +249,33 @@ struct BlkBackWork: ~Copyable {
       if freeSlots.count < requests.count { Wakeup.wait(for: descriptor, timeout: 10) }
     }
     push()
-    return freeSlots.count == requests.count ? ring.index : nil
+    guard freeSlots.count == requests.count else {
+      throw .resource("the store does not complete what it was given, so some of the guest's requests have no answer")
+    }
+    if !geometry.isReadOnly { try flush() }
+    return ring.index
+  }
+
+  /// A flush of our own, to be answered to nobody. Only when the store has nothing else.
+  private mutating func flush() throws(DeviceError) {
+    let deadline = Uptime.now.nanoseconds + 10_000_000_000
+    // Taken until it is completed: the store may not be given up with it before.
+    let slot = freeSlots.removeLast()
+    let request = StoreRequest(
+      kind: .flush, sector: 0, buffer: buffer(slot).slice(from: 0, count: 0), slot: slot,
+      owner: ObjectIdentifier(buffers))
+    store.submit([request].span, to: &completions)
+    while completions.list.isEmpty {
+      guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else {
+        throw .resource("the store does not complete a flush, so some of the guest's writes may be lost")
+      }
+      Wakeup.wait(for: descriptor, timeout: 10)
+      store.reap(into: &completions)
+    }
+    let succeeded = completions.list[0].succeeded
+    completions.list.removeAll(keepingCapacity: true)
+    freeSlots.append(slot)
+    guard succeeded else { throw .resource(completions.failure.take() ?? "the store has failed a flush") }
   }
 
   /// The buffers belong to the store until it has completed what it has: waits for that, and answers nobody.

@@ -63,7 +63,7 @@ final class NetBackDevice: Backend {
     if let fault = refusal?.take() {
       device.warn(.protocolViolation("a packet of the frontend was answered with an error: \(fault)"))
     }
-    try device.own.write([StoreEntry("carrier", end.hasCarrier)])
+    try device.write([StoreEntry("carrier", end.hasCarrier)])
   }
 
   func disconnect(_ device: XenbusDevice) {

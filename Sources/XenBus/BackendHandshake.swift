@@ -79,8 +79,8 @@ public struct BackendHandshake: Hashable, Sendable {
   ///   - isPlugged: false when the device must not be connected yet, since its hotplug script has not finished
   ///     (`hotplug-status`). Once it is connected, that does not matter any more.
   public mutating func observe(frontend: XenbusState?, isOnline: Bool, isPlugged: Bool = true) -> Action {
-    let isWanted = isOnline && !leaves
-    let isGone = frontend == nil
+    // Without its frontend's directory a device is a zombie's.
+    let isWanted = isOnline && !leaves && frontend != nil
     let frontend = frontend ?? .unknown
     if phase == .detached || phase == .held {
       if isWanted, frontend.mayHoldRings, frontend != .closing {
@@ -140,8 +140,7 @@ public struct BackendHandshake: Hashable, Sendable {
       (phase, failed) = (.closed, false)
       return .disconnect(.closed)
     case .closed:
-      // Without its frontend's directory a device is a zombie's.
-      if !isWanted || isGone {
+      if !isWanted {
         phase = .removed
         return .remove
       }

@@ -68,7 +68,7 @@ final class BackendSession: DeviceSession {
     case .write(let state): written = try device.switchState(to: state)
     case .remove:
       // The toolstack removes what it withdraws; after a guest that is no more nobody may look here again.
-      if try device.otherState() == nil { try? device.own.removeAll(andAbove: 1) }
+      try? device.removeAfterOther()
       return .gone
     }
     return written ? .moved : .gone
@@ -78,7 +78,12 @@ final class BackendSession: DeviceSession {
 
   func detach() throws(DeviceError) {
     guard isConnected, let backend else { return end() }
-    try device.own.write([StoreEntry(Self.detachedKey, try backend.detach(device))])
+    let position = try backend.detach(device)
+    try device.own.transaction { (own) throws(DeviceError) in
+      // Not when the toolstack has removed the device meanwhile, withdrawn it or made it anew.
+      guard XenbusState(key: try own.optionalString("state")) == .connected else { return }
+      try own.write([StoreEntry(Self.detachedKey, position)])
+    }
   }
 
   /// A failure is nothing that the frontend has done: it goes on waiting for a backend that can.

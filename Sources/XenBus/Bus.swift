@@ -181,7 +181,7 @@ public final class Bus {
   }
 
   /// Ends this bus's part in every device and leaves the devices connected, so that another process can go on where this one
-  /// stopped: the other ends notice a pause. Waits for what stores still have, a second for each device at most.
+  /// stopped: the other ends notice a pause. Waits for what their backends have under way, one device after the other.
   ///
   /// - Returns: the devices for which that could not be done, and why. The next process closes those.
   public func detach() -> [String: DeviceError] {
@@ -190,6 +190,7 @@ public final class Bus {
     for (path, session) in sessions {
       do throws(DeviceError) { try session.detach() } catch {
         log.error("\(path): cannot be left connected: \(error)")
+        if (try? session.device.exists()) == true { session.device.writeError(error) }
         failures[path] = error
       }
     }

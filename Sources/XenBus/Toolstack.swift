@@ -276,14 +276,20 @@ extension StoreDirectory {
     }
   }
 
-  /// Removes the directory with all below it, and of as many above it those that are empty then.
+  /// Removes the directory with all below it, and of as many above it those that are empty then and ours to remove.
   func removeAll(andAbove levelCount: Int) throws(DeviceError) {
     guard try exists() else { return }
-    var path = path
-    for level in 0...levelCount {
-      if level > 0, try !at(path).children().isEmpty { return }
-      try translating { () throws(XenstoreError) in try store.remove(path, in: transaction) }
-      path = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+    try translating { () throws(XenstoreError) in try store.remove(path, in: transaction) }
+    var above = path
+    for _ in 0..<levelCount {
+      above = String(above[..<(above.lastIndex(of: "/") ?? above.startIndex)])
+      do throws(XenstoreError) {
+        guard try store.directory(above, in: transaction).isEmpty else { return }
+        try store.remove(above, in: transaction)
+      } catch {
+        if error.code == .permissionDenied { return }
+        throw .store(error)
+      }
     }
   }
 }

@@ -25,14 +25,15 @@ public enum VirtualDisk {
   public static func number(of name: String) -> Int? {
     if let number = decimal(name) { return number > 0 && number < extended << 1 ? number : nil }
     guard name.hasPrefix("xvd") else { return nil }
-    let rest = name.dropFirst(3)
-    let letters = rest.prefix { ("a"..."z").contains($0) }
-    let digits = rest.dropFirst(letters.count)
+    // Octets: a character of Swift's may be a letter with any number of accents.
+    let rest = name.dropFirst(3).utf8
+    let letters = rest.prefix { (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0) }
+    let digits = name[letters.endIndex...]
     // Five letters name more disks than there are numbers.
     guard !letters.isEmpty, letters.count <= 5, let partition = digits.isEmpty ? 0 : decimal(digits),
       digits.first != "0", partition < partitionCount
     else { return nil }
-    let disk = letters.utf8.reduce(0) { $0 * 26 + Int($1 - UInt8(ascii: "a")) + 1 } - 1
+    let disk = letters.reduce(0) { $0 * 26 + Int($1 - UInt8(ascii: "a")) + 1 } - 1
     guard disk < diskCount else { return nil }
     return disk < shortDiskCount && partition < shortPartitionCount
       ? major << 8 | disk << 4 | partition : extended | disk << 8 | partition

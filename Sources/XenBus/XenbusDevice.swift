@@ -105,6 +105,10 @@ public final class XenbusDevice {
     } catch { throw .eventChannel(error) }
   }
 
+  /// Writes these keys into our own directory in one transaction, provided that the device still exists: a key written into
+  /// a directory that the toolstack has removed would bring it back.
+  public func write(_ entries: [StoreEntry]) throws(DeviceError) { _ = try own.writeIfThere(entries) }
+
   func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
     let written = try own.switchState(to: state, entries)
     if written { writtenState = state }
@@ -122,13 +126,24 @@ public final class XenbusDevice {
 
   /// What the other end's key says; nil when its directory is gone, and when we may not read it, because who may not read
   /// what lies above a directory is not told that the directory is gone.
-  func otherState() throws(DeviceError) -> XenbusState? {
+  func otherState() throws(DeviceError) -> XenbusState? { try otherState(other) }
+
+  private func otherState(_ other: StoreDirectory) throws(DeviceError) -> XenbusState? {
     do throws(DeviceError) {
       if let key = try other.optionalString("state") { return XenbusState(key: key) }
       return try other.exists() ? .unknown : nil
     } catch {
       if case .store(let error) = error, error.code == .permissionDenied { return nil }
       throw error
+    }
+  }
+
+  /// Removes our own directory, and the one above when nothing else is in it, if the other end's is gone: looked at once
+  /// more, since a toolstack may be making the next device there.
+  func removeAfterOther() throws(DeviceError) {
+    try own.transaction { (own) throws(DeviceError) in
+      guard try own.optionalString("frontend") == other.path, try otherState(own.at(other.path)) == nil else { return }
+      try own.removeAll(andAbove: 1)
     }
   }
 
@@ -148,9 +163,14 @@ extension StoreDirectory {
   ///
   /// - Returns: false when the device's directory is gone.
   func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
+    try writeIfThere(entries + [StoreEntry("state", state.rawValue)])
+  }
+
+  /// - Returns: false when the device's directory is gone.
+  fileprivate func writeIfThere(_ entries: [StoreEntry]) throws(DeviceError) -> Bool {
     try transaction { (own) throws(DeviceError) in
       guard try own.optionalString("state") != nil else { return false }
-      try own.write(entries + [StoreEntry("state", state.rawValue)])
+      try own.write(entries)
       return true
     }
   }

@@ -84,6 +84,102 @@ struct BlkDetachTests {
     #expect(pair.scheduler.run { bus.isConnected })
   }
 
+  /// A store may have what it was given in a memory that ends with the process.
+  @Test func writesAreOnTheMediumBeforeAnotherProcessGoesOn() throws {
+    let store = RecordingStore(sectorCount: 64)
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: ReorderingStore(store))
+    try pair.connect()
+    try disk.write(sector: 8, pattern(512, seed: 1).span, tag: 1)
+    #expect(pair.complete(disk)[1]?.result == .succeeded)
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.backBus.detach().isEmpty)
+    #expect(store.record == ["write 8", "flush 0"])
+    #expect(pair.closed.list.map(\.flushRequests) == [0], "the guest has asked for none")
+  }
+
+  @Test func diskThatIsOnlyReadIsNotFlushed() throws {
+    let store = RecordingStore(sectorCount: 64)
+    let pair = try BlkPair(isReadOnly: true, frontend: BlkFrontDevice(), store: store)
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.backBus.detach().isEmpty)
+    #expect(store.record == [])
+  }
+
+  /// A process that knows nothing of the lost writes would tell the guest that its next flush has succeeded.
+  @Test func storeThatHasLostWritesCannotBeDetachedFrom() throws {
+    let pair = try BlkPair(frontend: BlkFrontDevice(), store: UnflushableStore())
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    let failures = pair.backBus.detach()
+    #expect("\(failures)".contains("the medium is gone: a flush at sector 0 failed"))
+    #expect(pair.loopback.grantCounts.mappedPages == 0)
+    let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+    #expect(pair.scheduler.run { bus.isConnected && pair.frontBus.isConnected })
+  }
+
+  @Test func queueThatTheGuestHasBrokenCannotBeDetachedFrom() throws {
+    let front = RawBlkFrontend()
+    let pair = try BlkPair(frontend: front, store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    // The queue stops before its bus hears of it.
+    pair.scheduler.remove(pair.backBus)
+    front.scribble(1000, at: 0)
+    for _ in 0..<20 { pair.scheduler.round() }
+    guard case .protocolViolation = pair.backBus.detach()[pair.device.backendPath] else {
+      Issue.record("detached from a broken ring")
+      return
+    }
+    #expect(pair.loopback.grantCounts.mappedPages == 0)
+    #expect(try pair.rig.directory(pair.device.backendPath).optionalString("detached") == nil)
+  }
+
+  /// Whatever the guest does to its ring while nobody serves.
+  @Test(arguments: [33, 1000, UInt32.max, 1 << 31] as [UInt32])
+  func ringThatTheGuestBreaksMeanwhileIsClosed(producer: UInt32) throws {
+    let front = RawBlkFrontend()
+    let pair = try BlkPair(frontend: front, store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.backBus.detach().isEmpty)
+    front.scribble(producer, at: 0)
+    let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+    #expect(try pair.scheduler.run { try pair.backendError?.contains("\(producer)") == true })
+    #expect(!bus.isConnected && pair.loopback.grantCounts.mappedPages == 0)
+  }
+
+  /// And to its keys: nothing is held of it, and the device waits until they are right.
+  @Test(arguments: [("event-channel", "999"), ("ring-ref", "77777"), ("protocol", "vax-abi")])
+  func keysThatTheGuestBreaksMeanwhileHoldNothing(key: String, value: String) throws {
+    let pair = try BlkPair(frontend: BlkFrontDevice(), store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.backBus.detach().isEmpty)
+    let portCount = pair.loopback.openPortCount
+    let frontend = pair.rig.directory(pair.device.frontendPath)
+    let right = try frontend.string(key)
+    try frontend.write([StoreEntry(key, value)])
+    let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+    #expect(pair.scheduler.run { !bus.heldDevices.isEmpty })
+    #expect(pair.loopback.grantCounts.mappedPages == 0 && pair.loopback.openPortCount == portCount)
+    pair.scheduler.remove(bus)
+    try frontend.write([StoreEntry(key, right)])
+    let next = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+    #expect(pair.scheduler.run { next.isConnected })
+  }
+
+  /// What is agreed on stands in our own directory; the guest's may say what it likes.
+  @Test func wordInTheGuestsDirectoryIsNotRead() throws {
+    let pair = try BlkPair(frontend: BlkFrontDevice(), store: MemoryStore(sectorCount: 64))
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.backBus.detach().isEmpty)
+    try pair.rig.directory(pair.device.frontendPath).write([StoreEntry("detached", "99"), StoreEntry("sectors", 128)])
+    let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+    #expect(pair.scheduler.run { bus.isConnected })
+  }
+
   @Test func wordOfAnotherProgramIsNotBelieved() throws {
     let pair = try BlkPair(frontend: BlkFrontDevice(), store: MemoryStore(sectorCount: 64))
     try pair.connect()
@@ -113,5 +209,20 @@ struct BlkDetachTests {
     var results: [BlkFrontCompletion.Result] = []
     disk.poll { results.append($0.result) }
     #expect(results == [.disconnected])
+  }
+}
+
+/// Has lost what it was given.
+private final class UnflushableStore: BlockStore {
+  let geometry = BlockGeometry(sectorCount: 64)
+
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
+    for index in requests.indices {
+      if requests[index].kind == .flush {
+        completions.fail(requests[index], because: "the medium is gone")
+      } else {
+        completions.complete(requests[index])
+      }
+    }
   }
 }

@@ -111,6 +111,30 @@ struct NetChecksumTests {
     #expect(try pair.backendError == told + "it is a fragment of an IP packet")
   }
 
+  /// The toolstack has taken note of it.
+  @Test func whatWasRefusedIsNotSaidAgainWhenTheLinkChanges() throws {
+    #expect(try send([frame(1)]) == [-1])
+    #expect(try pair.scheduler.run { try pair.backendError != nil })
+    try pair.rig.store.remove("/local/domain/2/error/backend/vif/1/0", in: nil)
+    end.hasCarrier = false
+    let backend = pair.rig.directory(pair.device.backendPath)
+    #expect(try pair.scheduler.run { try backend.optionalString("carrier") == "0" })
+    #expect(try pair.backendError == nil)
+  }
+
+  /// In its place lies what an earlier one has left.
+  @Test func aPacketThatCannotBeReadIsNotFilledIn() throws {
+    let packet = TestPacket(payload: pattern(100, seed: 6))
+    #expect(try send([packet.bytes]) == [0])
+    #expect(arrived == [packet.whole])
+    frontend.put(
+      NetIfTxRequest(
+        gref: GrantReference(rawValue: 4242), flags: NetIf.TxFlag.checksumBlank, id: 0,
+        size: UInt16(packet.bytes.count)))
+    #expect(try answers(1) == [-1])
+    #expect(arrived == [])
+  }
+
   @Test func aPageThatCannotBeReadIsSaid() throws {
     frontend.put(NetIfTxRequest(gref: GrantReference(rawValue: 4242), id: 0, size: 64))
     #expect(try answers(1) == [-1])

@@ -31,6 +31,18 @@ struct NetLinkTests {
     #expect(pair.card.hasCarrier)
   }
 
+  /// Its toolstack has removed it, and nobody has looked yet.
+  @Test(arguments: seeds(1...10, of: NetLinkTests.self))
+  func aLinkThatChangesDoesNotBringACardBack(seed: Seed) throws {
+    let end = try InProcessEnd()
+    let pair = try NetPair(seed: seed, end: end)
+    try pair.connect()
+    try pair.rig.toolstack.remove(pair.device)
+    end.hasCarrier = false
+    #expect(pair.scheduler.run { pair.backBus.report.isEmpty })
+    #expect(try !pair.rig.directory(pair.device.backendPath).exists())
+  }
+
   /// The queue follows a link at its turns, so that somebody must ask for one.
   @Test func aLinkThatChangesWakesItsQueue() throws {
     let end = try InProcessEnd()

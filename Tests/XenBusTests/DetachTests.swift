@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 import XenBus
@@ -21,7 +22,8 @@ import XenPlatform
       try #require(settle(frontBus, backBus) && backBus.isConnected)
       #expect(backBus.detach().isEmpty)
       #expect(back.log.calls(at: disk.backendPath) == [.probe, .offer, .connect, .start, .detach])
-      #expect(backBus.report.isEmpty)
+      // Nor does it find them again.
+      #expect(settle(backBus) && backBus.report.isEmpty)
     }
 
     var word: String? { get throws { try rig.directory(disk.backendPath).optionalString("detached") } }
@@ -102,6 +104,59 @@ import XenPlatform
     #expect(try detached.states == [.closed, .initWait])
   }
 
+  /// Nobody else would: whoever destroyed the guest may have given up waiting for us, or run in a driver domain's place.
+  @Test(arguments: [false, true]) func deviceWhoseGuestIsDestroyedMeanwhileIsRemoved(isHeld: Bool) throws {
+    let detached = try Detached()
+    let back = FakeBackend()
+    if isHeld { back.log.failures = [detached.disk.backendPath: [.resume: .resource("the image is another one")]] }
+    if !isHeld { try detached.rig.store.remove(detached.disk.frontendPath, in: nil) }
+    let bus = try detached.rig.backBus(back)
+    #expect(settle(bus))
+    if isHeld { try detached.rig.store.remove(detached.disk.frontendPath, in: nil) }
+    #expect(settle(bus))
+    #expect(try !detached.rig.directory(detached.disk.backendPath).exists())
+    #expect(bus.report.isEmpty && back.log.count(of: .offer, at: detached.disk.backendPath) == 0)
+  }
+
+  /// The toolstack was quicker than its watch.
+  @Test(arguments: [false, true]) func wordIsNotLeftForADeviceThatIsGone(isMadeAnew: Bool) throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let (frontBus, backBus) = (try rig.frontBus(FakeFrontend()), try rig.backBus(FakeBackend()))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    try rig.toolstack.remove(disk)
+    if isMadeAnew { _ = try rig.addDisk() }
+    #expect(backBus.detach().isEmpty)
+    #expect(try rig.directory(disk.backendPath).exists() == isMadeAnew)
+    #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
+  }
+
+  @Test func oneDeviceThatCannotBeDetachedFromDoesNotKeepTheOthers() throws {
+    let rig = try BusRig()
+    let disks = try [51712, 51728, 51744].map { try rig.addDisk($0) }
+    let back = FakeBackend()
+    back.log.failures = [disks[1].backendPath: [.detach: .resource("the store hangs")]]
+    let (frontBus, backBus) = (try rig.frontBus(FakeFrontend()), try rig.backBus(back))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    #expect(Array(backBus.detach().keys) == [disks[1].backendPath])
+    let words = try disks.map { try rig.directory($0.backendPath).optionalString("detached") }
+    #expect(words == ["17", nil, "17"])
+  }
+
+  @Test func frontendThatIsClosingIsClosedByTheNext() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let (front, back) = (FakeFrontend(), FakeBackend())
+    let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
+    #expect(settle(frontBus, backBus) && backBus.isConnected)
+    try rig.write(disk.frontendPath, .closing)
+    #expect(backBus.detach().isEmpty)
+    let next = FakeBackend()
+    let nextBus = try rig.backBus(next)
+    #expect(settle(nextBus) && next.resumed.isEmpty)
+    #expect(try rig.state(disk.backendPath) == .closing)
+  }
+
   @Test func driverThatCannotDetachSaysSoAndItsDeviceIsClosedByTheNext() throws {
     let rig = try BusRig()
     let disk = try rig.addDisk()
@@ -110,6 +165,7 @@ import XenPlatform
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
     #expect(settle(frontBus, backBus) && backBus.isConnected)
     #expect(backBus.detach() == [disk.backendPath: .resource("the store hangs")])
+    #expect(try rig.error(of: rig.driverDomain, disk.backendPath) == "22 the store hangs")
     #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
     let next = FakeBackend()
     let nextBus = try rig.backBus(next)
@@ -138,17 +194,107 @@ import XenPlatform
     #expect(backBus.report.isEmpty)
   }
 
-  @Test func rubbishInTheFrontendsStateIsNotTakenForItsEnd() throws {
+  /// Before the frontend has shared anything, too.
+  @Test func backendThatWaitsRemovesTheKeysOfADeviceWhoseGuestIsGone() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    #expect(try rig.state(disk.backendPath) == .initWait)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(backBus.report.isEmpty)
+  }
+
+  /// As by a process that died with its guest: the next one finds the keys.
+  @Test(arguments: XenbusState.allCases)
+  func keysFoundOfADeviceWhoseGuestIsGoneAreRemoved(state: XenbusState) throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    try rig.write(disk.backendPath, state)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(backBus.report.isEmpty)
+  }
+
+  /// What a toolstack makes while the backend removes the keys.
+  enum Made: CaseIterable {
+    /// The same device, or one with its frontend elsewhere.
+    case anew, anewElsewhere
+    /// Another one of the guest's.
+    case beside
+  }
+
+  /// At each of the backend's calls of the store in turn.
+  @Test(arguments: Made.allCases, 0..<24)
+  func deviceThatIsMadeMeanwhileIsNotRemoved(made: Made, call: Int) throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let new = Toolstack.Disk(
+      number: made == .beside ? 51728 : 51712, params: "disk.img",
+      frontendRoot: made == .anewElsewhere ? "udevice" : "device")
+    let calls = Atomic(Int.min)
+    let control = rig.control
+    let (guest, driverDomain) = (rig.guest.domain, rig.driverDomain.domain)
+    let platform = ObservedPlatform(rig.driverDomain) {
+      guard calls.add(1, ordering: .relaxed).oldValue == call else { return }
+      do {
+        let toolstack = try Toolstack(on: control)
+        if made != .beside { try toolstack.remove(disk) }
+        _ = try toolstack.add(new, to: guest, servedBy: driverDomain)
+      } catch { Issue.record(error) }
+    }
+    let bus = try Bus(on: platform, log: .silent)
+    try bus.register(FakeBackend())
+    #expect(settle(try rig.frontBus(FakeFrontend()), bus) && bus.isConnected)
+    try rig.store.remove(disk.frontendPath, in: nil)
+    calls.store(0, ordering: .relaxed)
+    #expect(settle(bus))
+    // Late ones find all done.
+    if calls.load(ordering: .relaxed) <= call { return }
+    #expect(try rig.state("/local/domain/2/backend/vbd/1/\(new.number)") == .initWait, "\(bus.report)")
+    #expect(try rig.directory(disk.backendPath).exists() == (made != .beside))
+    if made == .anewElsewhere { return }
+    let frontBus = try rig.frontBus(FakeFrontend())
+    #expect(settle(frontBus, bus) && bus.isConnected, "\(bus.report)")
+  }
+
+  /// Where the directory above is the toolstack's own.
+  @Test(.needsGuestsRights) func directoryAboveThatIsNotOursStays() throws {
+    let rig = try BusRig()
+    let disk = try rig.addDisk()
+    let above = "/local/domain/2/backend/vbd/1"
+    try rig.store.setPermissions(
+      above, [XenstorePermission(rig.control.domain, .none), XenstorePermission(rig.driverDomain.domain, .read)],
+      in: nil)
+    let backBus = try rig.backBus(FakeBackend())
+    #expect(settle(backBus))
+    try rig.store.remove(disk.frontendPath, in: nil)
+    #expect(settle(backBus))
+    #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(try rig.directory(above).exists())
+  }
+
+  /// Nil for no state at all.
+  @Test(arguments: ["rubbish", nil]) func rubbishInTheFrontendsStateIsNotTakenForItsEnd(state: String?) throws {
     let rig = try BusRig()
     let disk = try rig.addDisk()
     let back = FakeBackend()
     let backBus = try rig.backBus(back)
     let frontBus = try rig.frontBus(FakeFrontend())
     #expect(settle(frontBus, backBus) && backBus.isConnected)
-    try rig.write(disk.frontendPath, "state", "rubbish")
+    if let state {
+      try rig.write(disk.frontendPath, "state", state)
+    } else {
+      try rig.directory(disk.frontendPath).remove("state")
+    }
     #expect(settle(backBus))
     #expect(back.log.count(of: .disconnect, at: disk.backendPath) == 1)
     #expect(try rig.state(disk.backendPath) == .initWait)
+    if state == nil { try rig.write(disk.frontendPath, .initialising) }
     let again = try rig.frontBus(FakeFrontend())
     #expect(settle(again, backBus) && backBus.isConnected)
   }

@@ -43,6 +43,8 @@ import XenPlatform
 
   @Test(arguments: [
     "", "xvd", "xvd1", "xvdA", "xvda0", "xvda01", "xvda256", "xvdaaaaaa", "sda", "-1", "+1", "0", "xvda-1",
+    "xvdb\u{308}",
+    "xvdb" + String(repeating: "\u{308}", count: 40),
   ])
   func nameOfNoDiskIsNone(name: String) { #expect(VirtualDisk.number(of: name) == nil) }
 

@@ -13,8 +13,9 @@ import XenNative
         xen-blkback serve /local/domain/0/backend/ublk/1/51712 --image disk.img
         xen-blkback watch --type ublk
 
-      SIGTERM and SIGINT detach: what has been asked for is answered, the disks stay connected, and the guests' requests \
-      wait for the next start, which goes on where this one stopped. With --close the disks are closed instead; a Linux \
+      SIGTERM and SIGINT detach: what has been asked for is answered and the images are flushed, the disks stay connected, \
+      and the guests' requests wait for the next start, which goes on where this one stopped; start it when this one has \
+      ended. With --close the disks are closed instead; a Linux \
       guest then loses them for good. A second signal ends the program at once.
 
       Linux's own backend claims the type "vbd" while its module xen-blkback is loaded, so use another type beside it.
