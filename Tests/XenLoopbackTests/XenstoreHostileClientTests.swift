@@ -115,6 +115,59 @@ struct XenstoreHostileClientTests {
     #expect(count > 10 && count < 600)
   }
 
+  /// How a client may go with answers and reports on their way to it.
+  enum Going: CaseIterable { case silently, withRequestsUnderWay, inMidMessage, withMoreThanItsSocketHolds }
+
+  @Test(arguments: Going.allCases) func whoVanishesLeavesNothingBehind(going: Going) throws {
+    var client: RawStoreClient? = try client()
+    let transaction = try #require(try client?.startTransaction())
+    #expect(try client?.ask(.write, "/a/mine\0", in: transaction) == "write OK|")
+    for number in 0..<1000 {
+      #expect(try client?.ask(.watch, "/a\0\(number)\0") == "watch OK|")
+      #expect(try client?.nextText() == "watchEvent /a|\(number)|")
+    }
+    #expect(xen.loopback.storeCounts == StoreCounts(watches: 1000, openTransactions: 1))
+    switch going {
+    case .silently: break
+    case .withRequestsUnderWay: for _ in 0..<100 { client?.write(.startTransaction, "\0") }
+    case .inMidMessage: client?.write(header(2, byteCount: 100))
+    case .withMoreThanItsSocketHolds: for number in 0..<10 { _ = try other.ask(.write, "/a/\(number)\0") }
+    }
+    client = nil
+    // The server deals with all that waits for it before it waits again: the end came before the first of these, and the
+    // second was read after it.
+    for _ in 0..<2 { #expect(try other.ask(.read, "/a/mine\0") == "error ENOENT|") }
+    #expect(xen.loopback.storeCounts == StoreCounts(watches: 0, openTransactions: 0))
+  }
+
+  /// Nor does the server use the processor while it waits for what it has run out of.
+  @Test(arguments: [0, 1]) func whoFindsNoDescriptorLeftIsServedWhenThereAreSomeAgain(spareCount: Int) async {
+    await #expect(processExitsWith: .success) { [spareCount] in
+      let tests = try XenstoreHostileClientTests()
+      #expect(try tests.other.ask(.read, "/\0") == "read ")
+      var limit = rlimit(rlim_cur: 100, rlim_max: 100)
+      // Safe: the call reads a structure of ours.
+      _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+      var taken: [CInt] = []
+      while true {
+        let descriptor = dup(STDERR_FILENO)
+        guard descriptor >= 0 else { break }
+        taken.append(descriptor)
+      }
+      // One for our end.
+      for descriptor in taken.suffix(1 + spareCount) { close(descriptor) }
+      let client = try tests.client()
+      client.write(.read, "/\0")
+      for _ in 0..<2 { #expect(try tests.other.ask(.read, "/\0") == "read ") }
+      let start = clock()
+      usleep(500_000)
+      // A server that does not sleep would use what of this half a second other programs leave it.
+      #expect(clock() - start < 50_000, "microseconds of the processor's")
+      for descriptor in taken.dropLast(1 + spareCount) { close(descriptor) }
+      #expect(try client.nextText() == "read ")
+    }
+  }
+
   @Test func clientBeyondTheLimitIsServedWhenAnotherGoes() throws {
     var clients = try (0..<120).map { _ in try client() }
     for client in clients.prefix(99) { #expect(try client.ask(.read, "/\0") == "read ") }
