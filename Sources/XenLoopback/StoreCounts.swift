@@ -4,4 +4,8 @@ public struct StoreCounts: Hashable, Sendable {
   public internal(set) var watches = 0
   /// Transactions started, and neither committed nor given up.
   public internal(set) var openTransactions = 0
+
+  public init(watches: Int = 0, openTransactions: Int = 0) {
+    (self.watches, self.openTransactions) = (watches, openTransactions)
+  }
 }
