@@ -105,6 +105,29 @@ struct XenstoreHostileClientTests {
     for _ in 0..<sent { #expect(try client.next()?.payload.count == 4000) }
   }
 
+  /// Nor does the server use the processor until they read.
+  @Test func whoStopsWritingAndReadsLateMissesNoAnswer() async {
+    await #expect(processExitsWith: .success) {
+      let tests = try XenstoreHostileClientTests()
+      _ = try tests.other.ask(.write, "/a\0" + String(repeating: "v", count: 4000))
+      // Some answers find room in the sockets, some wait in the server, some are not yet asked for.
+      let clients = try stride(from: 20, to: 140, by: 8).map { count in
+        let client = try tests.client()
+        for _ in 0..<count { client.write(.read, "/a\0") }
+        client.stopWriting()
+        return (client, count)
+      }
+      for _ in 0..<10 { _ = try tests.other.ask(.read, "/\0") }
+      let start = clock()
+      usleep(500_000)
+      #expect(clock() - start < 50_000, "microseconds of the processor's")
+      for (client, count) in clients {
+        for _ in 0..<count { #expect(try client.next()?.payload.count == 4000) }
+        #expect(try client.next() == nil)
+      }
+    }
+  }
+
   @Test func whoDoesNotReadWhatItsWatchesReportIsCutOff() throws {
     let client = try client()
     _ = try client.ask(.watch, "/a\0" + String(repeating: "t", count: 4000) + "\0")
@@ -171,10 +194,12 @@ struct XenstoreHostileClientTests {
   @Test func clientBeyondTheLimitIsServedWhenAnotherGoes() throws {
     var clients = try (0..<120).map { _ in try client() }
     for client in clients.prefix(99) { #expect(try client.ask(.read, "/\0") == "read ") }
-    for client in clients.dropFirst(99) { client.write(.read, "/\0") }
+    for client in clients.dropFirst(99) { client.write(.watch, "/a\0t\0") }
+    for _ in 0..<2 { #expect(try other.ask(.read, "/\0") == "read ") }
+    #expect(xen.loopback.storeCounts.watches == 0)
     let last = clients.removeLast()
     clients = []
-    #expect(try last.nextText() == "read ")
+    #expect(try last.nextText() == "watch OK|")
     #expect(try other.ask(.read, "/\0") == "read ")
   }
 }
