@@ -27,15 +27,13 @@ public final class TapInterface: Sendable {
     guard descriptor >= 0 else { throw .noDriver(reason: Self.reason) }
     // Safe: the call reads a string of ours.
     guard unsafe name.withCString({ unsafe linux_tap_attach(descriptor, $0) }) == 0 else {
-      let error: TapError =
-        switch errno {
-        case EBUSY: .inUse(name)
-        case EPERM, EACCES: .notPermitted(name)
-        case EINVAL: .notATap(name)
-        default: .system(name: name, call: "TUNSETIFF", reason: Self.reason)
-        }
-      _ = close(descriptor)
-      throw error
+      // The end of this object closes the descriptor.
+      switch errno {
+      case EBUSY: throw .inUse(name)
+      case EPERM, EACCES: throw .notPermitted(name)
+      case EINVAL: throw .notATap(name)
+      default: throw .system(name: name, call: "TUNSETIFF", reason: Self.reason)
+      }
     }
   }
 

@@ -110,6 +110,9 @@ public final class Loopback: Sendable {
   /// What is shared and mapped right now, and what went wrong with it.
   public var grantCounts: GrantCounts { grants.withLock { $0.counts } }
 
+  /// What connections to the store hold right now, in all domains.
+  public var storeCounts: StoreCounts { store.withLock { $0.counts } }
+
   /// Event channel ports open right now, in all domains.
   public var openPortCount: Int { events.withLock { $0.openPortCount } }
 }

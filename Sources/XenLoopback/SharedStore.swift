@@ -44,6 +44,8 @@ struct SharedStore {
     set { tree.quotas = newValue }
   }
 
+  var counts: StoreCounts { StoreCounts(watches: watches.count, openTransactions: transactions.count) }
+
   // MARK: Domains, connections and processes
 
   mutating func introduce(_ domain: DomainID) {

@@ -29,10 +29,12 @@ final class XenstoreConnection {
   /// The client will write nothing more.
   private var isAtEnd = false
 
-  /// - Parameter descriptor: a socket that does not block; the connection closes it when it ends.
-  init(_ descriptor: CInt, of domain: LoopbackDomain, in loopback: Loopback) throws(XenstoreError) {
-    store = try domain.openXenstore()
+  /// - Parameters:
+  ///   - descriptor: a socket that does not block; the connection closes it when it ends.
+  ///   - store: nobody else's, of `domain`.
+  init(_ descriptor: CInt, to store: any Xenstore, of domain: LoopbackDomain, in loopback: Loopback) {
     self.descriptor = descriptor
+    self.store = store
     self.domain = domain
     self.loopback = loopback
   }

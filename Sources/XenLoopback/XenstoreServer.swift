@@ -52,7 +52,9 @@ final class XenstoreServer: Sendable {
     private let socket: ListeningSocket
     private let stop: Wakeup
     private var connections: [XenstoreConnection] = []
-    /// False for a moment when accept(2) finds nothing to make a connection with.
+    /// The next client's: nobody is accepted for whom there would be none.
+    private var nextStore: (any Xenstore)?
+    /// False for a moment when there is nothing left to make a connection with.
     private var mayAccept = true
 
     init(_ loopback: Loopback, _ domain: LoopbackDomain, _ socket: ListeningSocket, _ stop: Wakeup) {
@@ -74,17 +76,21 @@ final class XenstoreServer: Sendable {
 
     /// - Returns: whether there may be another client.
     private func accept() -> Bool {
-      let client: CInt
-      do throws(Errno) { client = try socket.accept() } catch {
+      if nextStore == nil { nextStore = try? domain.openXenstore() }
+      guard let store = nextStore else {
+        mayAccept = false
+        return false
+      }
+      do throws(Errno) {
+        connections.append(XenstoreConnection(try socket.accept(), to: store, of: domain, in: loopback))
+      } catch {
         // Others are of a client that has gone again, or say that there is none.
         if [.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory, .noBufferSpace].contains(error) {
           mayAccept = false
         }
         return false
       }
-      do throws(XenstoreError) {
-        connections.append(try XenstoreConnection(client, of: domain, in: loopback))
-      } catch { _ = Glibc.close(client) }
+      nextStore = nil
       return true
     }
 

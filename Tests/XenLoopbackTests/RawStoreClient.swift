@@ -12,7 +12,8 @@ final class RawStoreClient {
   private var incoming: [UInt8] = []
 
   init(_ path: String) throws {
-    descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0)
+    // A program that another test starts meanwhile must not keep the connection open.
+    descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     // Safe: the path fits, and both calls read what lives during them.

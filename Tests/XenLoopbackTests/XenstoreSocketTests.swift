@@ -230,6 +230,7 @@ struct XenstoreSocketTests {
     _ = try client.nextText()
     let transaction = try client.startTransaction()
     #expect(try client.ask(.resetWatches, "\0") == "resetWatches OK|")
+    #expect(xen.loopback.storeCounts == StoreCounts())
     try store.write("/a", [], in: nil)
     #expect(try client.ask(.read, "/a\0") == "read ")
     #expect(try client.ask(.read, "/a\0", in: transaction) == "error ENOENT|")

@@ -23,6 +23,33 @@ struct StoreDifferenceTests {
     try expectNoDifference(try Twins(ofGuests: seed), steps: 100)
   }
 
+  /// Each length about the limits of io/xs_wire.h, which random paths seldom have.
+  @Test(
+    .needsXenstored,
+    arguments: ["/", "/a/", "/local/domain/0/", "/local/domain/12345/", "/local/domain/123456/", "", "@"])
+  func pathsAreTooLongForBothStoresAlike(start: String) throws {
+    let daemon = try Xenstored()
+    let stores = [try Loopback().addDomain().openXenstore(), try daemon.connect()]
+    let lengths = [2040...2072, 3070...3074, 4088...4096].joined()
+    for path in lengths.map({ start + String(repeating: "x", count: $0 - start.utf8.count) }) {
+      let results = stores.map { store in
+        [
+          outcome { try store.makeDirectory(path, in: nil) }, outcome { try store.write(path, [1], in: nil) },
+          outcome { _ = try store.read(path, in: nil) }, outcome { try store.watch(path, token: "t") },
+          outcome { try store.unwatch(path, token: "t") }, outcome { try store.remove(path, in: nil) },
+        ]
+      }
+      #expect(results[0] == results[1], "a path of \(path.utf8.count) bytes")
+    }
+  }
+
+  private func outcome(_ operation: () throws -> Void) -> String {
+    do {
+      try operation()
+      return "done"
+    } catch { return "\((error as? XenstoreError)?.code as Any? ?? error)" }
+  }
+
   private func expectNoDifference(_ twins: Twins, steps: Int) throws {
     for step in 0..<steps {
       let (operation, results) = try twins.step()

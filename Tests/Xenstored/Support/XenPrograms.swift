@@ -17,12 +17,24 @@ package enum XenPrograms {
       let program = try ChildProgram([root + "/Tests/Xen/programs", folder])
       let lines = program.read().split(separator: "\n")
       switch program.end() {
-      case 0: return (nil, nil)
+      case 0: return (compilerAbsence, nil)
       case 77: return ("xenstored cannot be had: \(lines.last ?? "Tests/Xen/programs does not say why")", nil)
       case let status: return (nil, "Tests/Xen/programs ends with \(status): \(lines.last ?? "")")
       }
     } catch { return (nil, "\(error)") }
   }()
+
+  /// Swift's own, which need not be on the PATH where Swift is.
+  private static let compiler = "clang"
+
+  private static var compilerAbsence: String? {
+    do throws(XenstoredError) {
+      let program = try ChildProgram([compiler, "--version"])
+      _ = program.read()
+      _ = program.end()
+      return nil
+    } catch { return "xenstored cannot be had: \(error): put Swift's folder of programs on the PATH" }
+  }
 
   /// The library that lets xenstored run without a hypervisor, compiled once a run.
   static func stub() throws(XenstoredError) -> String { try compiledStub.get() }
@@ -33,12 +45,14 @@ package enum XenPrograms {
     // Another run of the tests may be using the one that is there.
     let fresh = "\(library).\(getpid())"
     do throws(XenstoredError) {
-      let compiler = try ChildProgram([
-        "clang", "-std=gnu11", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", fresh,
+      let program = try ChildProgram([
+        compiler, "-std=gnu11", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", fresh,
         source,
       ])
-      let messages = compiler.read()
-      guard compiler.end() == 0 else { return .failure(XenstoredError("clang cannot compile \(source): \(messages)")) }
+      let messages = program.read()
+      guard program.end() == 0 else {
+        return .failure(XenstoredError("\(compiler) cannot compile \(source): \(messages)"))
+      }
     } catch { return .failure(error) }
     guard unsafe rename(fresh, library) == 0 else {
       return .failure(XenstoredError("cannot put the stub into \(folder): \(ChildProgram.words(for: errno))"))

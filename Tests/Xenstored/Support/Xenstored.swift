@@ -29,12 +29,18 @@ package final class Xenstored: Sendable {
     let made = unsafe template.withUnsafeMutableBufferPointer { unsafe mkdtemp($0.baseAddress!) != nil }
     guard made else { throw XenstoredError("cannot make a folder in /tmp: \(ChildProgram.words(for: errno))") }
     folder = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    let program = try ChildProgram(
-      [XenPrograms.path(of: "xenstored"), "--no-fork", "--output-pid"],
-      environment: [
-        "LD_PRELOAD=\(stub)", "XENSTORED_STUB_FOLDER=\(folder)", "XENSTORED_PATH=\(folder)/socket",
-        "XENSTORED_RUNDIR=\(folder)", "XENSTORED_ROOTDIR=\(folder)",
-      ])
+    let program: ChildProgram
+    do throws(XenstoredError) {
+      program = try ChildProgram(
+        [XenPrograms.path(of: "xenstored"), "--no-fork", "--output-pid"],
+        environment: [
+          "LD_PRELOAD=\(stub)", "XENSTORED_STUB_FOLDER=\(folder)", "XENSTORED_PATH=\(folder)/socket",
+          "XENSTORED_RUNDIR=\(folder)", "XENSTORED_ROOTDIR=\(folder)",
+        ])
+    } catch {
+      _ = unsafe rmdir(folder)
+      throw error
+    }
     self.program = Mutex(program)
     // It says its number when it listens.
     let words = program.read { $0.contains("\n") }
