@@ -14,7 +14,7 @@ SCRIPT
 cat > guest-script << 'SCRIPT'
 . /payload/functions
 wait_for "the disk is there" test -b /dev/xvda
-head -c 8M /dev/zero | tr '\0' g | dd of=/dev/xvda bs=64k iflag=fullblock conv=fsync
+head -c 8388608 /dev/zero | tr '\0' g | dd of=/dev/xvda bs=64k iflag=fullblock conv=fsync
 echo "everything is written"
 # As when it crashes: nobody closes anything.
 usleep 2000000
@@ -34,7 +34,7 @@ xen-device list
 written() { grep -q "everything is written" "$console"; }
 wait_for "the guest has written" written
 xl destroy guest
-head -c 8M /dev/zero | tr '\0' g > expected
+head -c 8388608 /dev/zero | tr '\0' g > expected
 sum=$(sha256sum < expected)
 wait_for "the driver domain has let go of the disk" console_says "the image holds $sum"
 if xenstore-exists $back; then fail "keys of the disk are left"; fi

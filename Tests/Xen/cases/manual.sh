@@ -9,7 +9,7 @@ wait_for "the disk is there" test -b /dev/xvdb
 dd if=/dev/xvdb of=first bs=64k
 sha256sum < first
 # Longer than the back end is away.
-head -c 8M /dev/zero | tr '\0' g | dd of=/dev/xvdb bs=64k oflag=direct iflag=fullblock
+head -c 8388608 /dev/zero | tr '\0' g | dd of=/dev/xvdb bs=64k oflag=direct iflag=fullblock
 echo "everything is written"
 wait_for "the disk has gone" test ! -e /dev/xvdb
 wait_for "the other disk is there" test -b /dev/xvdc
@@ -34,7 +34,7 @@ wait_for "the back end has stopped" gone
 state_is $frontend 4 || fail "the guest has noticed the stop"
 manual disk-serve-again > log 2>&1
 wait_for "the guest has written" console_says "everything is written"
-head -c 8M /dev/zero | tr '\0' g > expected
+head -c 8388608 /dev/zero | tr '\0' g > expected
 same "what the guest wrote is not in the image" expected disk.img
 xen-device list | tee list
 grep -q '^vbd .* xvdb .* Connected (4) .* Connected (4)' list
