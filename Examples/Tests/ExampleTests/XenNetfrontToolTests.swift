@@ -11,7 +11,7 @@ struct XenNetfrontToolTests {
     for option in [
       "<path>", "--tap <name>", "--pcap <file>", "--address <a.b.c.d/n>", "--ping <a.b.c.d>", "--count <number>",
       "--size <bytes>", "--interval <seconds>", "--once", "--timeout <seconds>", "--one-event-channel",
-      "--single-slots", "--log-level <log-level>", "-h, --help",
+      "--single-slots", "--log-level <level>", "-h, --help",
     ] {
       // With what it does, on its line or the next.
       #expect(run.output.contains(try Regex("\n  \(option)\\s+[A-Z][^\n]+")), "\(option)")
