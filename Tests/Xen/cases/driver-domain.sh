@@ -6,9 +6,11 @@ mkdir /images
 truncate -s 8M /images/disk.img
 . /payload/manual/driver-serve
 echo "serving"
-# Relative to this domain's home. When the guest has gone, so have the keys of its disk, which nobody but us removes.
-until xenstore-list backend/vbd > disks 2> /dev/null && [ -s disks ]; do usleep 100000; done
-while [ -n "$(xenstore-list backend/vbd 2> /dev/null)" ]; do usleep 100000; done
+# Relative to this domain's home. When the guest has gone, so have the keys of its disk, which nobody but us removes; the
+# directory above them is the toolstack's.
+has_disk() { xenstore-ls backend/vbd 2> /dev/null | grep -q 51712; }
+until has_disk; do usleep 300000; done
+while has_disk; do usleep 300000; done
 echo "the image holds $(sha256sum < /images/disk.img)"
 SCRIPT
 cat > guest-script << 'SCRIPT'
