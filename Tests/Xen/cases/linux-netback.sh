@@ -35,8 +35,6 @@ icmp_counter() {  # NAME
 }
 
 modprobe xen-netback
-# Where the back end shows its rings, to a program whose frames it does not take.
-mount -t debugfs debugfs /sys/kernel/debug
 
 # agreed LOG FEATURE on|off   what the two ends made of it
 agreed() { grep -Eq "^$2 +(yes|no) +(yes|no) +$3( |$)" "$1" || { cat "$1"; fail "$2 is not $3"; }; }

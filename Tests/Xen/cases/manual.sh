@@ -54,3 +54,5 @@ manual card-ping
 manual card-destroy
 wait_for "vif0.0 has gone" test ! -e /sys/class/net/vif0.0
 cat log.card
+# As other cases expect it.
+echo 1024 > /sys/module/xen_gntalloc/parameters/limit

@@ -4,8 +4,6 @@
 
 modprobe xen-netback
 modprobe tun
-# Where the back end shows its rings.
-mount -t debugfs debugfs /sys/kernel/debug
 mac=00:16:3e:0a:0b:0c
 
 make_card() {  # MTU
