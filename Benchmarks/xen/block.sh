@@ -23,7 +23,7 @@ measure() {  # BACKEND
   for workload in read write randread randwrite; do
     # Fields 8 and 49 of fio's terse output (version 3) are reads and writes a second.
     figure=$(fio --name=x --filename=/dev/xvda --rw=$workload --bs=4k --iodepth=32 --ioengine=libaio --direct=1 \
-      --time_based --runtime=4 --output-format=terse | awk -F';' '$1 == 3 { print $8 + $49 }')
+      --time_based --runtime=3 --output-format=terse | awk -F';' '$1 == 3 { print $8 + $49 }')
     echo "TIMES $round $1 $workload ${figure%.*}"
   done
   xenstore-write $back/online 0 $back/state 5
