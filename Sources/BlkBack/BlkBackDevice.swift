@@ -17,10 +17,6 @@ final class BlkBackDevice: Backend {
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    features
-  }
-
-  private var features: [StoreEntry] {
     [StoreEntry("feature-flush-cache", offersFlush), StoreEntry("feature-barrier", true)]
   }
 
@@ -36,7 +32,7 @@ final class BlkBackDevice: Backend {
       throw .resource("it was left connected by another program, with the word \(position.quoted)")
     }
     let geometry = try geometry(device)
-    for entry in features + geometry.entries {
+    for entry in try offer(device) + geometry.entries {
       let agreed = try device.own.optionalString(entry.key)
       guard agreed == entry.value else {
         throw .resource(
