@@ -4,20 +4,22 @@ import XenRing
 /// One disk's control plane: its keys, its ring's mapping, its queue's start and stop (io/blkif.h).
 final class BlkBackDevice: Backend {
   private let store: any BlockStore
-  private let offersFlush: Bool
+  private let options: BlkBackOptions
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private(set) var negotiation = Negotiation()
   private var queue: BlkBackQueue?
   private var failure: FirstFault<String>?
 
-  init(store: any BlockStore, offersFlush: Bool, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void) {
+  init(
+    store: any BlockStore, options: BlkBackOptions, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void
+  ) {
     self.store = store
-    self.offersFlush = offersFlush
+    self.options = options
     self.whenClosed = whenClosed
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    [StoreEntry("feature-flush-cache", offersFlush), StoreEntry("feature-barrier", true)]
+    [StoreEntry("feature-flush-cache", options.offersFlush), StoreEntry("feature-barrier", true)]
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
@@ -51,7 +53,7 @@ final class BlkBackDevice: Backend {
     negotiation = Negotiation()
     keys.report(in: &negotiation)
     // A frontend uses what it likes of these two and says nothing.
-    for (feature, isOffered) in [("feature-flush-cache", offersFlush), ("feature-barrier", true)] {
+    for (feature, isOffered) in [("feature-flush-cache", options.offersFlush), ("feature-barrier", true)] {
       negotiation.add(
         feature, frontend: "not said", backend: isOffered ? "yes" : "no", agreed: isOffered ? "on" : "off",
         reason: isOffered ? "" : "the backend does not offer it")

@@ -4,28 +4,27 @@
 /// Serves disks: a bus hands it each device of its type, and it asks for the store to serve.
 public struct BlkBackDriver: BackendDriver {
   public let type: String
-  private let offersFlush: Bool
+  private let options: BlkBackOptions
   private let makeStore: (XenbusDevice) throws(DeviceError) -> any BlockStore
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
 
   /// - Parameters:
   ///   - type: the name under `backend/`: "vbd" for disks that no kernel driver claims.
-  ///   - offersFlush: whether `feature-flush-cache` is offered beside `feature-barrier`. A frontend that knows only barriers
-  ///     sees no difference; Linux's prefers flushes.
+  ///   - options: what the disks offer.
   ///   - whenClosed: told what a disk has done, each time that it is disconnected.
   ///   - store: makes what a device serves, going by the keys of the device's own directory (`params`).
   public init(
-    type: String = "vbd", offersFlush: Bool = true,
+    type: String = "vbd", options: BlkBackOptions = BlkBackOptions(),
     whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void = { _, _ in },
     store: @escaping (XenbusDevice) throws(DeviceError) -> any BlockStore
   ) {
     self.type = type
-    self.offersFlush = offersFlush
+    self.options = options
     self.whenClosed = whenClosed
     makeStore = store
   }
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
-    BlkBackDevice(store: try makeStore(device), offersFlush: offersFlush, whenClosed: whenClosed)
+    BlkBackDevice(store: try makeStore(device), options: options, whenClosed: whenClosed)
   }
 }

@@ -11,11 +11,14 @@ struct BlkBackWork: ~Copyable {
   let store: any BlockStore
   private let grants: any GrantTable
   private let frontend: DomainID
-  private let geometry: BlockGeometry
+  private let rules: BlkRules
   /// Each slot of the in-flight table has a buffer as large as a request can be.
   private let buffers: PrivatePages
   /// The in-flight table: as many slots as the ring, so it never overflows.
   private var requests: [BlkRequest?]
+  /// The segments of each slot, and its payload's pieces.
+  private var segments: [BlkRequest.Segment]
+  private let pieces: SharedPieceTable
   /// When the poll began that took the request of each slot, in nanoseconds; and when the poll under way began, or last
   /// had something to answer.
   private var takenAt: [UInt64]
@@ -51,12 +54,14 @@ struct BlkBackWork: ~Copyable {
     self.grants = grants
     self.frontend = frontend
     self.store = store
-    self.geometry = geometry
+    rules = BlkRules(for: geometry)
     self.clock = clock
     self.failure = failure
     let buffers = PrivatePages(pageCount: count * BlkIf.maxSegmentCount)
     self.buffers = buffers
     requests = Array(repeating: nil, count: count)
+    segments = Array(repeating: .none, count: count * BlkIf.maxSegmentCount)
+    pieces = SharedPieceTable(capacity: count)
     takenAt = Array(repeating: 0, count: count)
     copyFailed = Array(repeating: false, count: count)
     completions = StoreCompletions(owner: ObjectIdentifier(buffers), capacity: count)
@@ -94,14 +99,17 @@ struct BlkBackWork: ~Copyable {
     while taken < limit, barrier == nil, let raw = ring.next() {
       taken += 1
       do throws(BlkRequestFault) {
-        let request = try BlkRequest(parsing: raw, for: geometry)
-        let slot = freeSlots.removeLast()
+        let slot = freeSlots[freeSlots.count - 1]
+        let rules = rules
+        var span = segments.mutableSpan
+        let request = try BlkRequest(parsing: raw, by: rules, segments: &span, at: slot * BlkIf.maxSegmentCount)
+        freeSlots.removeLast()
         requests[slot] = request
         takenAt[slot] = now
         if request.kind == .writeBarrier { barrier = slot } else { arrived.append(slot) }
       } catch {
         if raw.operation == BlkIf.Operation.discard { counts.discardRequests &+= 1 }
-        answer(id: raw.id, operation: raw.operation, status: error.status)
+        answer(id: raw.id, operation: raw.answeredOperation, status: error.status)
       }
     }
     return taken
@@ -172,8 +180,9 @@ struct BlkBackWork: ~Copyable {
   private func storeRequest(_ slot: Int) -> StoreRequest {
     let request = requests[slot]!
     return StoreRequest(
-      kind: request.kind, sector: request.sector, buffer: buffer(slot).slice(from: 0, count: request.byteCount),
-      slot: slot, owner: ObjectIdentifier(buffers))
+      kind: request.kind, sector: request.sector, sectorCount: request.sectorCount,
+      payload: pieces.append(buffer(slot).slice(from: 0, count: request.byteCount), to: nil, at: slot), slot: slot,
+      owner: ObjectIdentifier(buffers))
   }
 
   private mutating func addCopies(_ direction: GrantCopy.Direction, _ slot: Int) {
@@ -181,7 +190,7 @@ struct BlkBackWork: ~Copyable {
     let buffer = buffer(slot)
     var position = 0
     for index in 0..<request.segmentCount {
-      let segment = request.segment(index)
+      let segment = segments[slot * BlkIf.maxSegmentCount + index]
       copies.append(
         GrantCopy(
           direction, local: buffer.slice(from: position, count: Int(segment.byteCount)), reference: segment.reference,
@@ -229,6 +238,7 @@ struct BlkBackWork: ~Copyable {
       if request.kind == .writeBarrier { counts.barrierRequests &+= 1 }
       counts.sectorsWritten &+= sectors
     case .flush: counts.flushRequests &+= 1
+    case .discard, .secureDiscard: counts.discardRequests &+= 1
     }
   }
 
@@ -252,7 +262,7 @@ struct BlkBackWork: ~Copyable {
     guard freeSlots.count == requests.count else {
       throw .resource("the store does not complete what it was given, so some of the guest's requests have no answer")
     }
-    if !geometry.isReadOnly { try flush() }
+    if !rules.disk.isReadOnly { try flush() }
     return ring.index
   }
 
@@ -262,7 +272,7 @@ struct BlkBackWork: ~Copyable {
     // Taken until it is completed: the store may not be given up with it before.
     let slot = freeSlots.removeLast()
     let request = StoreRequest(
-      kind: .flush, sector: 0, buffer: buffer(slot).slice(from: 0, count: 0), slot: slot,
+      kind: .flush, sector: 0, sectorCount: 0, payload: .none, slot: slot,
       owner: ObjectIdentifier(buffers))
     store.submit([request].span, to: &completions)
     while completions.list.isEmpty {
@@ -297,7 +307,7 @@ struct BlkBackWork: ~Copyable {
     }
     if freeSlots.count + held == requests.count { return true }
     // Memory that somebody may still write is never given back.
-    _ = unsafe Unmanaged.passRetained(buffers)
+    _ = unsafe (Unmanaged.passRetained(buffers), Unmanaged.passRetained(pieces))
     return false
   }
 

@@ -2,14 +2,19 @@ import BlkIf
 
 /// What a disk's bytes live on: the one type that a user of ``BlkBackDriver`` writes.
 ///
-/// Each queue of a disk calls it from its own thread, so it must be safe to call from several. Requests of one
-/// ``submit(_:to:)`` come in the order in which the guest made them; a store may complete them in any order, at once or
-/// later. A barrier always comes alone: everything before it has completed, and nothing comes after it until it has.
+/// Requests of one ``submit(_:to:)`` come in the order in which the guest made them; a store may complete them in any order,
+/// at once or later. A barrier always comes alone on its queue: everything before it has completed, and nothing comes after it
+/// until it has.
 public protocol BlockStore: AnyObject, Sendable {
-  /// Does not change while the store serves.
+  /// What the disk is like now, asked when it is connected and whenever somebody calls for ``XenbusDevice/attention``. After
+  /// the first time only its sector count may have changed: the guest is then told. Asked on the bus's thread.
   var geometry: BlockGeometry { get }
 
-  /// Begins the requests, each of which lies on the disk and within its buffer; completes those that are done already.
+  /// What one queue of the disk submits to, from a thread of its own. Called once for each queue, each time that the disk is
+  /// connected; unless a store says otherwise it is the store itself, which must then be safe to call from several threads.
+  func makeQueue() throws(ResourceError) -> any BlockStore
+
+  /// Begins the requests, each of which lies on the disk; completes those that are done already.
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions)
 
   /// Completes what has been done since. Never blocks.
@@ -23,21 +28,26 @@ public protocol BlockStore: AnyObject, Sendable {
 }
 
 extension BlockStore {
+  public func makeQueue() throws(ResourceError) -> any BlockStore { self }
   public func reap(into completions: inout StoreCompletions) {}
   public var completionDescriptor: CInt? { nil }
 }
 
 /// One thing to do to a store.
 public struct StoreRequest: Sendable {
-  /// A read fills the buffer; a write takes its bytes, which need not be on the medium yet when it completes; a barrier
-  /// flushes, writes the buffer if there is any, and flushes again; a flush has all that completed before on the medium.
+  /// A read fills the payload; a write takes its bytes, which need not be on the medium yet when it completes; a barrier
+  /// flushes, writes the payload if there is any, and flushes again; a flush has all that completed before on the medium; a
+  /// discard, which comes only where the geometry offers it, may lose the sectors' bytes.
   public let kind: BlkRequest.Kind
   /// In 512-byte sectors.
   public let sector: UInt64
-  /// Ours alone until the request is completed, and not to be touched after; empty for a flush.
-  public let buffer: SharedBytes
+  /// In 512-byte sectors: the payload's, or of a discard how much. Zero for a flush.
+  public let sectorCount: UInt64
+  /// Not to be touched after the request is completed. Others may write it meanwhile, so that it never reads the same for
+  /// certain; empty for a flush and a discard.
+  public let payload: SharedPieces
   let slot: Int
-  /// The buffers of the queue that it is a request of. They outlive it.
+  /// The queue that it is a request of. Its memory outlives it.
   let owner: ObjectIdentifier
 
   /// In bytes from the disk's start.

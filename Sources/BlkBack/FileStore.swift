@@ -66,6 +66,7 @@ public final class FileStore: BlockStore {
           try transfer(request, writing: true)
           try flush()
         case .flush: try flush()
+        case .discard, .secureDiscard: break
         }
         completions.complete(request)
       } catch { completions.fail(request, because: "\(error.words(path))") }
@@ -80,16 +81,25 @@ public final class FileStore: BlockStore {
     throw .system(Errno(rawValue: errno))
   }
 
-  /// Reads or writes the whole buffer; the kernel may do it in pieces.
+  /// Reads or writes the whole payload; the kernel may do it in pieces.
   private func transfer(_ request: StoreRequest, writing: Bool) throws(Failure) {
+    var offset = off_t(request.offset)
+    for index in 0..<request.payload.count {
+      let piece = request.payload[index]
+      try transfer(piece, at: offset, writing: writing)
+      offset += off_t(piece.count)
+    }
+  }
+
+  private func transfer(_ bytes: SharedBytes, at offset: off_t, writing: Bool) throws(Failure) {
     var done = 0
-    while done < request.buffer.count {
-      // Safe: the buffer is the request's, and `done` stays below its length.
-      let at = unsafe request.buffer.baseAddress + done
-      let (count, offset) = (request.buffer.count - done, off_t(request.offset) + off_t(done))
+    while done < bytes.count {
+      let rest = bytes.slice(from: done, count: bytes.count - done)
+      // Safe: the bytes are the request's until it is completed.
       let moved =
         unsafe writing
-        ? pwrite(descriptor.rawValue, at, count, offset) : pread(descriptor.rawValue, at, count, offset)
+        ? pwrite(descriptor.rawValue, rest.baseAddress, rest.count, offset + off_t(done))
+        : pread(descriptor.rawValue, rest.baseAddress, rest.count, offset + off_t(done))
       if moved < 0, errno == EINTR { continue }
       guard moved >= 0 else { throw .system(Errno(rawValue: errno)) }
       guard moved > 0 else { throw .endOfFile }

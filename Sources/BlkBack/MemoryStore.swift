@@ -18,11 +18,11 @@ public final class MemoryStore: BlockStore {
   public func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
       let request = requests[index]
-      let place = pages.bytes.slice(from: Int(request.offset), count: request.buffer.count)
+      let place = pages.bytes.slice(from: Int(request.offset), count: request.payload.byteCount)
       switch request.kind {
-      case .read: request.buffer.copy(from: place)
-      case .write, .writeBarrier: place.copy(from: request.buffer)
-      case .flush: break
+      case .read: request.payload.copy(from: place)
+      case .write, .writeBarrier: request.payload.copy(to: place)
+      case .flush, .discard, .secureDiscard: break
       }
       completions.complete(request)
     }

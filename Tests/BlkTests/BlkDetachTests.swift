@@ -72,7 +72,10 @@ struct BlkDetachTests {
     #expect(pair.backBus.detach().isEmpty)
     for (driver, key) in [
       (BlkBackDriver { _ in MemoryStore(sectorCount: 128) }, "sectors = 64 and would be served with 128"),
-      (BlkBackDriver(offersFlush: false) { _ in MemoryStore(sectorCount: 64) }, "feature-flush-cache = 1"),
+      (
+        BlkBackDriver(options: BlkBackOptions(offersFlush: false)) { _ in MemoryStore(sectorCount: 64) },
+        "feature-flush-cache = 1"
+      ),
     ] {
       let bus = try pair.addBackBus(driver)
       #expect(pair.scheduler.run { bus.report.contains { $0.contains(key) } }, "\(bus.report)")

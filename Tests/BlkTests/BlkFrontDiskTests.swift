@@ -16,7 +16,7 @@ struct BlkFrontDiskTests {
 
   private func serve(_ store: any BlockStore, offersFlush: Bool = true) throws -> BusThread {
     try BusThread(on: rig.driverDomain, log: .silent) { (bus) throws(XenstoreError) in
-      try bus.register(BlkBackDriver(offersFlush: offersFlush) { _ in store })
+      try bus.register(BlkBackDriver(options: BlkBackOptions(offersFlush: offersFlush)) { _ in store })
       return nil
     }
   }

@@ -28,7 +28,8 @@ struct BlkLifecycleTests {
 
   @Test func bothEndsReportEachFeature() throws {
     let disk = BlkFrontDevice()
-    let pair = try BlkPair(frontend: disk, backend: BlkBackDriver(offersFlush: false) { _ in ZeroStore() })
+    let pair = try BlkPair(
+      frontend: disk, backend: BlkBackDriver(options: BlkBackOptions(offersFlush: false)) { _ in ZeroStore() })
     try pair.connect()
     func lines(_ negotiation: Negotiation) -> [[String]] {
       negotiation.lines.map { [$0.feature, $0.frontend, $0.backend, $0.agreed, $0.reason] }

@@ -147,7 +147,8 @@ struct BlkTransferTests {
   @Test func barriersAloneAreOffered() throws {
     let disk = BlkFrontDevice()
     let store = RecordingStore(sectorCount: 64)
-    let pair = try BlkPair(frontend: disk, backend: BlkBackDriver(offersFlush: false) { _ in store })
+    let pair = try BlkPair(
+      frontend: disk, backend: BlkBackDriver(options: BlkBackOptions(offersFlush: false)) { _ in store })
     try pair.connect()
     #expect(throws: BlkFrontError.notSupported("feature-flush-cache")) { try disk.flush(tag: 1) }
     try disk.writeBarrier(sector: 3, pattern(512, seed: 1).span, tag: 2)

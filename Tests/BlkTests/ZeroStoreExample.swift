@@ -8,7 +8,7 @@ final class ZeroStore: BlockStore {
 
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
-      if requests[index].kind == .read { requests[index].buffer.zero() }
+      if requests[index].kind == .read { requests[index].payload.zero() }
       completions.complete(requests[index])
     }
   }

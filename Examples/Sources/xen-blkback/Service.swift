@@ -22,7 +22,7 @@ struct Service {
     type: String, store: @escaping (XenbusDevice) throws(DeviceError) -> any BlockStore
   ) -> BlkBackDriver {
     BlkBackDriver(
-      type: type, offersFlush: !options.barriersOnly,
+      type: type, options: BlkBackOptions(offersFlush: !options.barriersOnly),
       whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") }, store: store)
   }
 
