@@ -1,143 +1,278 @@
 import BlkIf
+import SystemPackage
 import XenRing
 
-/// One disk's control plane: its keys, its ring's mapping, its queue's start and stop (io/blkif.h).
+/// One disk's control plane: its keys, its rings' mappings, its queues' start and stop (io/blkif.h).
 final class BlkBackDevice: Backend {
   private let store: any BlockStore
   private let options: BlkBackOptions
+  private let recordHook: RecordHook?
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private(set) var negotiation = Negotiation()
-  private var queue: BlkBackQueue?
+  private var queues: [BlkBackQueue] = []
   private var failure: FirstFault<String>?
+  /// What the guest has been told, and what the queues go by.
+  private var geometry = BlockGeometry(sectorCount: 0)
+  private var size: DiskSize?
+  private var record: InFlightRecord?
 
   init(
-    store: any BlockStore, options: BlkBackOptions, whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void
+    store: any BlockStore, options: BlkBackOptions, recordHook: RecordHook?,
+    whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void
   ) {
     self.store = store
     self.options = options
+    self.recordHook = recordHook
     self.whenClosed = whenClosed
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    [StoreEntry("feature-flush-cache", options.offersFlush), StoreEntry("feature-barrier", true)]
+    [
+      StoreEntry("feature-flush-cache", options.offersFlush), StoreEntry("feature-barrier", true),
+      StoreEntry("feature-persistent", options.offersPersistentGrants),
+      options.maxIndirectSegmentCount > 0
+        ? StoreEntry("feature-max-indirect-segments", options.maxIndirectSegmentCount)
+        : StoreEntry(absent: "feature-max-indirect-segments"),
+      StoreEntry("max-ring-page-order", options.maxRingPageOrder),
+      StoreEntry("max-ring-pages", 1 << options.maxRingPageOrder),
+      StoreEntry("multi-queue-max-queues", options.maxQueueCount),
+    ]
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    let geometry = try geometry(device)
-    try attach(device, geometry, at: .zero)
-    return geometry.entries
+    geometry = try geometry(device, offersDiscard: options.offersDiscard)
+    try attach(device, options, from: nil)
+    return geometry.entries(in: options.sectorUnits)
   }
 
-  /// - Parameter position: the index at which the ring goes on.
+  /// What is left in our own directory for a successor: the name of the record of what is in flight.
+  var resumePoint: String? { record.map { "record \($0.name)" } }
+
+  /// Goes by what was agreed on, as our own keys have it, and not by what would be offered now.
+  ///
+  /// - Parameter position: the indices at which the rings go on, or the name of a record.
   func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
-    guard let index = UInt32(position) else {
-      throw .resource("it was left connected by another program, with the word \(position.quoted)")
-    }
-    let geometry = try geometry(device)
-    for entry in try offer(device) + geometry.entries {
-      let agreed = try device.own.optionalString(entry.key)
-      guard agreed == entry.value else {
+    let agreed = try agreedOptions(device)
+    geometry = try geometry(device, offersDiscard: try device.own.flag("feature-discard"))
+    for entry in geometry.entries(in: agreed.sectorUnits) {
+      let known = try device.own.optionalString(entry.key)
+      guard known == entry.value else {
         throw .resource(
-          "its guest goes by \(entry.key) = \(agreed ?? "nothing") and would be served with \(entry.value ?? "nothing"): "
+          "its guest goes by \(entry.key) = \(known ?? "nothing") and would be served with \(entry.value ?? "nothing"): "
             + "serve it with what it was connected with, or close it")
       }
     }
-    try attach(device, geometry, at: RingIndex(rawValue: index))
+    do throws(DeviceError) { try attach(device, agreed, from: position) } catch {
+      letGo()
+      throw error
+    }
+    for queue in queues { queue.notify() }
   }
 
-  /// Maps the ring and makes the queue.
+  /// The options with what our own keys say in the place of what they offer.
+  private func agreedOptions(_ device: XenbusDevice) throws(DeviceError) -> BlkBackOptions {
+    var agreed = options
+    agreed.offersFlush = try device.own.flag("feature-flush-cache")
+    agreed.offersPersistentGrants = try device.own.flag("feature-persistent")
+    agreed.maxIndirectSegmentCount =
+      try device.own.optionalNumber("feature-max-indirect-segments", as: Int.self) ?? 0
+    agreed.maxRingPageOrder = try device.own.optionalNumber("max-ring-page-order", as: Int.self) ?? 0
+    agreed.maxQueueCount = try device.own.optionalNumber("multi-queue-max-queues", as: Int.self) ?? 1
+    guard agreed.areValid else {
+      throw .resource("its keys (feature-max-indirect-segments and the like) offer what this program does not know")
+    }
+    return agreed
+  }
+
+  /// Maps the rings and makes the queues. After a failure nothing of it is left mapped.
   ///
-  /// - Parameter index: where requests and responses go on.
-  private func attach(_ device: XenbusDevice, _ geometry: BlockGeometry, at index: RingIndex) throws(DeviceError) {
-    let keys = try BlkFrontendKeys(from: device.other)
+  /// - Parameter position: nil for fresh rings.
+  private func attach(
+    _ device: XenbusDevice, _ options: BlkBackOptions, from position: String?
+  ) throws(DeviceError) {
+    let keys = try BlkFrontendKeys(from: device.other, offered: options)
+    let isPersistent = keys.hasPersistentGrants && options.offersPersistentGrants
+    report(keys, options)
+    let failure = FirstFault<String>(attention: device.attention)
+    let size = DiskSize(sectorCount: geometry.sectorCount)
+    let connection = BlkBackConnection(
+      rules: BlkRules(
+        for: geometry, maxIndirectSegmentCount: options.maxIndirectSegmentCount, units: options.sectorUnits),
+      size: size, frontend: device.otherDomain, grants: device.platform.grants, clock: device.clock, failure: failure,
+      persistentPageCount: isPersistent ? options.persistentPageCount : 0, bufferPageCount: options.bufferPageCount)
+    let start = try start(device, keys, from: position)
+    var queues: [BlkBackQueue] = []
+    for (number, queue) in keys.queues.enumerated() {
+      queues.append(try makeQueue(device, number, queue, keys.layout, connection, start))
+    }
+    (self.failure, self.size, self.queues) = (failure, size, queues)
+  }
+
+  /// Where rings go on.
+  private enum Start {
+    case fresh
+    case at([RingIndex])
+    case recorded
+  }
+
+  /// Opens or makes the record, if there is to be one.
+  private func start(
+    _ device: XenbusDevice, _ keys: BlkFrontendKeys, from position: String?
+  ) throws(DeviceError) -> Start {
+    let entryCount = BlkBackRing.entryCount(pageCount: keys.queues[0].ringReferences.count, as: keys.layout)
+    let path = options.recordDirectory?.appending(
+      String(device.own.path.drop { $0 == "/" }.map { $0 == "/" ? "_" : $0 }))
+    guard let position, position.hasPrefix("record ") else {
+      record = try path.map { (path) throws(DeviceError) in
+        try InFlightRecord(at: path, queueCount: keys.queues.count, entryCount: entryCount, hook: recordHook)
+      }
+      guard let position else { return .fresh }
+      let indices = position.split(separator: " ").map { UInt32($0) }
+      guard indices.count == keys.queues.count, !indices.contains(nil) else {
+        throw .resource("it was left connected by another program, with the word \(position.quoted)")
+      }
+      return .at(indices.map { RingIndex(rawValue: $0!) })
+    }
+    guard let path else {
+      throw .resource(
+        "what was in flight is in a record, and no directory of records is given: give the one it was begun in")
+    }
+    record = try InFlightRecord(
+      at: path, named: String(position.dropFirst("record ".count)), queueCount: keys.queues.count,
+      entryCount: entryCount, hook: recordHook)
+    return .recorded
+  }
+
+  private func makeQueue(
+    _ device: XenbusDevice, _ number: Int, _ queue: BlkFrontendKeys.Queue, _ layout: BlkProtocol,
+    _ connection: BlkBackConnection, _ start: Start
+  ) throws(DeviceError) -> BlkBackQueue {
+    let region = try device.map(queue.ringReferences)
+    let part = record?.queue(
+      number, entryCount: BlkBackRing.entryCount(pageCount: queue.ringReferences.count, as: layout))
+    var replays: [(slot: Int, request: BlkIfRequest)] = []
+    let ring: BlkBackRing
+    switch start {
+    case .fresh:
+      ring = BlkBackRing(attaching: region, as: layout, at: .zero)
+      part?.consumed = .zero
+    case .at(let indices):
+      ring = BlkBackRing(attaching: region, as: layout, at: indices[number])
+      part?.consumed = indices[number]
+    case .recorded:
+      do throws(RingViolation) {
+        ring = try BlkBackRing(takingUp: region, as: layout, requestsConsumed: part!.consumed)
+      } catch { throw .protocolViolation("\(error)") }
+      replays = try part!.unanswered(produced: ring.responseIndex)
+      if !replays.isEmpty {
+        device.log.notice("\(device.own.path): \(replays.count) requests had no answer and are done again")
+      }
+    }
+    let channel = try device.bindEventChannel(to: queue.eventChannel)
+    do throws(ResourceError) {
+      return BlkBackQueue(
+        try BlkBackWork(
+          ring: ring, channel: channel, store: try store.makeQueue(), connection: connection, record: part,
+          replays: replays))
+    } catch { throw .resource("\(error)") }
+  }
+
+  /// What was agreed on.
+  private func report(_ keys: BlkFrontendKeys, _ options: BlkBackOptions) {
     negotiation = Negotiation()
-    keys.report(in: &negotiation)
-    // A frontend uses what it likes of these two and says nothing.
-    for (feature, isOffered) in [("feature-flush-cache", options.offersFlush), ("feature-barrier", true)] {
+    keys.report(in: &negotiation, offered: options)
+    // A frontend uses what it likes of these and says nothing.
+    for (feature, isOffered, reason) in [
+      ("feature-flush-cache", options.offersFlush, "the backend does not offer it"), ("feature-barrier", true, ""),
+      (
+        "feature-discard", geometry.discard != nil,
+        store.geometry.discard == nil ? "the store cannot discard" : "the backend or the toolstack does not offer it"
+      ),
+      ("discard-secure", geometry.discard?.isSecure == true, "the store cannot discard securely"),
+    ] {
       negotiation.add(
         feature, frontend: "not said", backend: isOffered ? "yes" : "no", agreed: isOffered ? "on" : "off",
-        reason: isOffered ? "" : "the backend does not offer it")
+        reason: isOffered ? "" : reason)
     }
-    negotiation.add("feature-persistent", frontend: keys.hasPersistentGrants, backend: false)
-    let failure = FirstFault<String>(attention: device.attention)
-    let region = try device.map([keys.ringReference])
-    let channel = try device.bindEventChannel(to: keys.eventChannel)
-    queue = BlkBackQueue(
-      BlkBackWork(
-        ring: BlkBackRing(attaching: region, as: keys.layout, at: index), channel: channel,
-        grants: device.platform.grants, frontend: device.otherDomain, store: store, geometry: geometry,
-        clock: device.clock, failure: failure))
-    self.failure = failure
+    let segments = options.maxIndirectSegmentCount
+    negotiation.add(
+      "feature-max-indirect-segments", frontend: "not said", backend: "\(segments)",
+      agreed: segments > 0 ? "\(segments)" : "off", reason: segments > 0 ? "" : "the backend does not offer it")
   }
 
   /// The store's geometry as the toolstack restricts it. Only our own directory is asked: the other one is the guest's.
-  private func geometry(_ device: XenbusDevice) throws(DeviceError) -> BlockGeometry {
+  private func geometry(_ device: XenbusDevice, offersDiscard: Bool) throws(DeviceError) -> BlockGeometry {
     var geometry = store.geometry
     if try device.isReadOnly() { geometry.isReadOnly = true }
     if try device.own.flag("removable") { geometry.isRemovable = true }
     if try device.own.optionalString("device-type") == "cdrom" { geometry.isCDROM = true }
+    let isEnabled = try device.own.optionalNumber("discard-enable", as: UInt32.self) ?? 1 != 0
+    if geometry.isReadOnly || !isEnabled || !offersDiscard { geometry.discard = nil }
     return geometry
   }
 
   func start(_ device: XenbusDevice) throws(DeviceError) {
-    guard let queue else { return }
-    try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
-      .protocolViolation(queue.violation.map { "\($0)" } ?? "the ring stopped")
+    for (number, queue) in queues.enumerated() {
+      let suffix = queues.count > 1 ? "-\(number)" : ""
+      try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)\(suffix)") {
+        .protocolViolation(queue.violation.map { "\($0)" } ?? "the ring stopped")
+      }
     }
   }
 
-  /// Some request has failed, and the guest has been told; whoever looks after the host should know, too.
+  /// Some request has failed, and the guest has been told: whoever looks after the host should know, too. Or the store's size
+  /// has changed, which the guest is told by a state that is written again (B10: as Linux's backend does it).
   func attend(_ device: XenbusDevice) throws(DeviceError) {
     if let text = failure?.take() { device.warn(.resource(text)) }
+    guard let size else { return }
+    let sectorCount = store.geometry.sectorCount
+    guard sectorCount != geometry.sectorCount else { return }
+    device.log.notice(
+      "\(device.own.path): the disk has \(sectorCount) sectors from now on, and had \(geometry.sectorCount)")
+    // First: whoever hears of more sectors may ask for them.
+    size.sectorCount = sectorCount
+    geometry.sectorCount = sectorCount
+    let told = geometry.entries(in: options.sectorUnits).filter { $0.key == "sectors" }
+    try device.write(told + [StoreEntry("state", XenbusState.connected.rawValue)])
   }
 
   func detach(_ device: XenbusDevice) throws(DeviceError) -> String {
-    guard let queue else { throw .resource("it is not connected") }
-    device.stop(queue)
+    guard !queues.isEmpty else { throw .resource("it is not connected") }
+    for queue in queues { device.stop(queue) }
     // Whatever comes of it, everything is let go of.
-    defer { disconnect(device) }
-    return "\(try queue.finish())"
+    defer { disconnect(device, leavingRecord: true) }
+    let deadline = Uptime.now.nanoseconds + 1_000_000_000
+    var indices: [String] = []
+    for queue in queues { indices.append("\(try queue.finish(until: deadline))") }
+    return resumePoint ?? indices.joined(separator: " ")
   }
 
-  func disconnect(_ device: XenbusDevice) {
-    guard let queue else { return }
-    device.stop(queue)
-    if !queue.drain() {
-      device.log.error("\(device.own.path): the store does not complete what it was given; its buffers are left to it")
+  func disconnect(_ device: XenbusDevice) { disconnect(device, leavingRecord: false) }
+
+  private func disconnect(_ device: XenbusDevice, leavingRecord: Bool) {
+    guard !queues.isEmpty else {
+      // It never came so far that anybody was told of its record.
+      record?.remove()
+      return letGo()
     }
-    device.log.debug("\(device.own.path): disconnected; \(queue.ringDump)")
-    whenClosed(device, queue.statistics)
-    // The last reference: the ring is unmapped and the port closed here.
-    self.queue = nil
-  }
-}
-
-/// What a frontend publishes: the gate for these keys.
-///
-/// Not read in a transaction: whoever writes them could make that conflict for as long as it likes, and each value is
-/// judged by itself.
-struct BlkFrontendKeys {
-  let hasProtocolKey: Bool
-  let layout: BlkProtocol
-  let ringReference: GrantReference
-  let eventChannel: EventChannelPort
-  let hasPersistentGrants: Bool
-
-  /// Adds what the frontend asked for and got.
-  func report(in negotiation: inout Negotiation) {
-    negotiation.add(
-      "protocol", frontend: hasProtocolKey ? layout.rawValue : "native",
-      backend: BlkProtocol.allCases.map(\.rawValue).joined(separator: ", "), agreed: layout.rawValue)
-    negotiation.add("ring pages", frontend: "1", backend: "1", agreed: "1")
+    for queue in queues { device.stop(queue) }
+    let deadline = Uptime.now.nanoseconds + 1_000_000_000
+    var statistics = BlkBackStatistics()
+    for queue in queues {
+      if !queue.drain(until: deadline) {
+        device.log.error(
+          "\(device.own.path): the store does not complete what it was given; its buffers are left to it")
+      }
+      device.log.debug("\(device.own.path): disconnected; \(queue.ringDump)")
+      statistics += queue.statistics
+    }
+    whenClosed(device, statistics)
+    if !leavingRecord { record?.remove() }
+    letGo()
   }
 
-  init(from frontend: StoreDirectory) throws(DeviceError) {
-    hasProtocolKey = try frontend.optionalString("protocol") != nil
-    layout = try BlkProtocol(from: frontend)
-    ringReference = GrantReference(rawValue: try frontend.number("ring-ref"))
-    eventChannel = EventChannelPort(rawValue: try frontend.number("event-channel"))
-    hasPersistentGrants = try frontend.flag("feature-persistent")
-  }
+  /// The last references: the rings are unmapped and the ports closed here, and the record is anybody's.
+  private func letGo() { (queues, record, size, failure) = ([], nil, nil, nil) }
 }
 
 extension XenbusDevice {

@@ -5,6 +5,8 @@
 public struct BlkBackDriver: BackendDriver {
   public let type: String
   private let options: BlkBackOptions
+  /// For tests: told of each step of what is recorded.
+  package var recordHook: RecordHook?
   private let makeStore: (XenbusDevice) throws(DeviceError) -> any BlockStore
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
 
@@ -18,6 +20,7 @@ public struct BlkBackDriver: BackendDriver {
     whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void = { _, _ in },
     store: @escaping (XenbusDevice) throws(DeviceError) -> any BlockStore
   ) {
+    precondition(options.areValid, "options within their ranges")
     self.type = type
     self.options = options
     self.whenClosed = whenClosed
@@ -25,6 +28,7 @@ public struct BlkBackDriver: BackendDriver {
   }
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
-    BlkBackDevice(store: try makeStore(device), options: options, whenClosed: whenClosed)
+    BlkBackDevice(
+      store: try makeStore(device), options: options, recordHook: recordHook, whenClosed: whenClosed)
   }
 }

@@ -17,7 +17,7 @@ public struct BlkBackOptions: Hashable, Sendable {
   public var maxIndirectSegmentCount = 256
   /// A ring has at most two to the power of this pages (`max-ring-page-order`): 0 to 4.
   public var maxRingPageOrder = 4
-  /// `multi-queue-max-queues`: from 1, which offers no more than the one ring that every frontend knows.
+  /// `multi-queue-max-queues`: 1 to 64, of which 1 offers no more than the one ring that every frontend knows.
   public var maxQueueCount = 4
   /// What the guest's driver takes for a sector, where the disk's are larger than 512 bytes.
   public var sectorUnits = SectorUnits.standard
@@ -34,5 +34,11 @@ public struct BlkBackOptions: Hashable, Sendable {
     self.offersFlush = offersFlush
     self.offersPersistentGrants = offersPersistentGrants
     self.maxIndirectSegmentCount = maxIndirectSegmentCount
+  }
+
+  /// Whether each is within its range.
+  var areValid: Bool {
+    (0...BlkIf.maxIndirectSegmentCount).contains(maxIndirectSegmentCount) && (0...4).contains(maxRingPageOrder)
+      && (1...64).contains(maxQueueCount) && persistentPageCount > 0 && bufferPageCount > 0
   }
 }

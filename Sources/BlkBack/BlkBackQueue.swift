@@ -22,19 +22,24 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     }
   }
 
+  /// Wakes the frontend: what a killed process showed it, nobody may have told it of.
+  func notify() { work.channel.notify() }
+
   /// Answers all that was taken and has it on the medium, waiting for the store. Only after the host has stopped the queue.
   ///
+  /// - Parameter deadline: in nanoseconds of the machine's clock.
   /// - Returns: where the ring goes on.
   /// - Throws: when another process cannot go on there.
-  func finish() throws(DeviceError) -> RingIndex {
+  func finish(until deadline: UInt64) throws(DeviceError) -> RingIndex {
     if let violation { throw .protocolViolation("\(violation)") }
-    return try work.finishAll()
+    return try work.finishAll(until: deadline)
   }
 
-  /// Waits for what the store still has, for a second. Only after the host has stopped the queue.
+  /// Waits for what the store still has. Only after the host has stopped the queue.
   ///
-  /// - Returns: false when the store still has the queue's buffers.
-  func drain() -> Bool { work.drain() }
+  /// - Parameter deadline: in nanoseconds of the machine's clock.
+  /// - Returns: false when the store still has the queue's memory.
+  func drain(until deadline: UInt64) -> Bool { work.drain(until: deadline) }
 
   /// Only when nobody polls.
   var statistics: BlkBackStatistics { work.statistics }

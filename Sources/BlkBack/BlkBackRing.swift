@@ -27,6 +27,60 @@ struct BlkBackRing: ~Copyable {
     }
   }
 
+  /// A ring whose backend was killed.
+  ///
+  /// - Parameter consumed: up to where it had taken requests.
+  init(
+    takingUp region: consuming SharedRegion, as layout: BlkProtocol, requestsConsumed consumed: RingIndex
+  ) throws(RingViolation) {
+    self.layout = layout
+    switch layout {
+    case .x86_64:
+      let ring = try BackRing<BlkIfRequest, BlkIfResponse>(takingUp: region, requestsConsumed: consumed)
+      entryCount = ring.entryCount
+      wide = consume ring
+      narrow = nil
+    case .x86_32:
+      let ring = try BackRing<BlkIfX86_32Request, BlkIfX86_32Response>(takingUp: region, requestsConsumed: consumed)
+      entryCount = ring.entryCount
+      wide = nil
+      narrow = consume ring
+    }
+  }
+
+  /// How many slots a ring of so many pages has.
+  static func entryCount(pageCount: Int, as layout: BlkProtocol) -> Int {
+    let stride =
+      switch layout {
+      case .x86_64: RingLayout.stride(BlkIfRequest.self, BlkIfResponse.self)
+      case .x86_32: RingLayout.stride(BlkIfX86_32Request.self, BlkIfX86_32Response.self)
+      }
+    return RingLayout.entryCount(byteCount: pageCount * xenPageSize, stride: stride)
+  }
+
+  /// Of the next request to take, and of the next response to put.
+  @inline(__always) var requestIndex: RingIndex {
+    switch wide {
+    case .some(let ring): ring.requestIndex
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.requestIndex
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
+  @inline(__always) var responseIndex: RingIndex {
+    switch wide {
+    case .some(let ring): ring.responseIndex
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.responseIndex
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
   @inline(__always) var hasUnpushed: Bool {
     switch wide {
     case .some(let ring): ring.hasUnpushed

@@ -8,21 +8,35 @@ public struct BlkBackStatistics: Hashable, Sendable, CustomStringConvertible {
   public var flushRequests: UInt64 = 0
   /// Of the writes, those that were barriers.
   public var barrierRequests: UInt64 = 0
-  /// Discards, all of which are answered as not supported.
+  /// Discards, secure ones included.
   public var discardRequests: UInt64 = 0
   /// 512-byte sectors.
   public var sectorsRead: UInt64 = 0
   public var sectorsWritten: UInt64 = 0
   /// Requests answered with an error, for whatever reason.
   public var failedRequests: UInt64 = 0
-  /// Requests that were left in the ring until a barrier before them had completed. Nothing else makes one wait: there is a
-  /// buffer for each slot of the ring.
+  /// Requests that had to wait: in the ring until a barrier before them had completed, or for buffers.
   public var waitedRequests: UInt64 = 0
   /// From the beginning of the poll that took a request out of the ring until its batch was answered.
   public var latency = LatencyHistogram()
   public var ring = RingStatistics()
 
   public init() {}
+
+  /// Several rings of one disk together.
+  public static func += (left: inout BlkBackStatistics, right: BlkBackStatistics) {
+    left.readRequests &+= right.readRequests
+    left.writeRequests &+= right.writeRequests
+    left.flushRequests &+= right.flushRequests
+    left.barrierRequests &+= right.barrierRequests
+    left.discardRequests &+= right.discardRequests
+    left.sectorsRead &+= right.sectorsRead
+    left.sectorsWritten &+= right.sectorsWritten
+    left.failedRequests &+= right.failedRequests
+    left.waitedRequests &+= right.waitedRequests
+    left.latency += right.latency
+    left.ring += right.ring
+  }
 
   /// The counts under the names that Linux's backend gives them in sysfs, which counts barriers as flushes, and then the
   /// latency.

@@ -10,11 +10,12 @@ final class BackendSession: DeviceSession {
     self.device = device
     self.driver = driver
     handshake = BackendHandshake(
-      own: try device.ownState(), isDetached: try device.own.optionalString(Self.detachedKey) != nil)
+      own: try device.ownState(), isDetached: try device.own.optionalString(Self.resumeKey) != nil)
   }
 
-  /// In our own directory, where no guest writes: that a device is left connected, and where its driver stopped.
-  private static let detachedKey = "detached"
+  /// In our own directory, where no guest writes: where another process of ours can go on with a device that is left
+  /// connected, on purpose or by a kill.
+  private static let resumeKey = "resume-from"
 
   var isConnected: Bool { handshake.phase == .connected }
 
@@ -52,9 +53,10 @@ final class BackendSession: DeviceSession {
       let backend = try driver.probe(device)
       self.backend = backend
       written = try device.switchState(
-        to: .initWait, try backend.offer(device) + [StoreEntry(absent: Self.detachedKey)])
+        to: .initWait, try backend.offer(device) + [StoreEntry(absent: Self.resumeKey)])
     case .connect:
-      written = try device.switchState(to: .connected, try backend?.connect(device) ?? [])
+      let entries = try backend?.connect(device) ?? []
+      written = try device.switchState(to: .connected, entries + [resumeEntry])
       if written {
         try backend?.start(device)
         device.removeError()
@@ -76,20 +78,30 @@ final class BackendSession: DeviceSession {
 
   // MARK: Leaving a device connected
 
+  /// What is left for a process that comes after a kill.
+  private var resumeEntry: StoreEntry {
+    backend?.resumePoint.map { StoreEntry(Self.resumeKey, $0) } ?? StoreEntry(absent: Self.resumeKey)
+  }
+
   func detach() throws(DeviceError) {
     guard isConnected, let backend else { return end() }
-    let position = try backend.detach(device)
+    let position: String
+    do throws(DeviceError) { position = try backend.detach(device) } catch {
+      // Nobody is to go on with it: the next start closes it.
+      try? device.own.remove(Self.resumeKey)
+      throw error
+    }
     try device.own.transaction { (own) throws(DeviceError) in
       // Not when the toolstack has removed the device meanwhile, withdrawn it or made it anew.
       guard XenbusState(key: try own.optionalString("state")) == .connected else { return }
-      try own.write([StoreEntry(Self.detachedKey, position)])
+      try own.write([StoreEntry(Self.resumeKey, position)])
     }
   }
 
   /// A failure is nothing that the frontend has done: it goes on waiting for a backend that can.
   private func resume() throws(DeviceError) {
     do throws(DeviceError) {
-      let position = try device.own.string(Self.detachedKey)
+      let position = try device.own.string(Self.resumeKey)
       let backend = try driver.probe(device)
       try backend.resume(device, from: position)
       self.backend = backend
@@ -99,8 +111,8 @@ final class BackendSession: DeviceSession {
       device.warn(error)
       return
     }
-    // First: whoever finds the key after our own end would serve again what we are about to.
-    try device.own.remove(Self.detachedKey)
+    // First: whoever finds the former word after our own end would serve again what we are about to.
+    try device.own.write([resumeEntry])
     try backend?.start(device)
     device.removeError()
   }

@@ -53,10 +53,15 @@ public protocol Backend: AnyObject {
   /// - Throws: when that cannot be done; everything is let go of all the same.
   func detach(_ device: XenbusDevice) throws(DeviceError) -> String
 
-  /// In the place of ``connect(_:)``: maps the live rings of a device that another process has detached from.
+  /// In the place of ``connect(_:)``: maps the live rings of a device that another process has detached from, or that it was
+  /// killed with.
   ///
   /// - Throws: when what was agreed on then cannot be served now. The device stays as it is, for a process that can.
   func resume(_ device: XenbusDevice, from position: String) throws(DeviceError)
+
+  /// While connected: where a process that comes after this one was killed can go on, for its ``resume(_:from:)``; nil when it
+  /// cannot, and closes the device.
+  var resumePoint: String? { get }
 
   /// While connected: the frontend has changed its state's key or one of the driver's ``BackendDriver/watchedKeys``, or
   /// may have. Look at what they say now.
@@ -72,6 +77,7 @@ public protocol Backend: AnyObject {
 extension Backend {
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
   public func attend(_ device: XenbusDevice) throws(DeviceError) {}
+  public var resumePoint: String? { nil }
 
   public func detach(_ device: XenbusDevice) throws(DeviceError) -> String {
     disconnect(device)

@@ -266,7 +266,7 @@ public struct Toolstack {
 
 extension StoreDirectory {
   /// Another directory in the same transaction.
-  func at(_ path: String) -> StoreDirectory { StoreDirectory(path, in: store, transaction: transaction) }
+  package func at(_ path: String) -> StoreDirectory { StoreDirectory(path, in: store, transaction: transaction) }
 
   func make(owner: DomainID, reader: DomainID) throws(DeviceError) {
     try translating { () throws(XenstoreError) in

@@ -34,10 +34,35 @@ import XenPlatform
     requestsChecked = index
   }
 
+  /// Takes up a live ring whose back end was killed: responses go on where the shared page says that they do, and requests
+  /// where the one before left word of having taken them to. The requests between are in flight.
+  ///
+  /// - Parameter consumed: the index of the next request to take.
+  /// - Throws: ``RingViolation/takenUpOutOfRange(produced:consumed:entryCount:)`` when the two cannot be of one ring.
+  @inlinable public init(
+    takingUp region: consuming SharedRegion, requestsConsumed consumed: RingIndex
+  ) throws(RingViolation) {
+    let page = RingPage(region, stride: Self.stride)
+    let produced = page.load(RingLayout.responseProducerOffset, acquiring: true)
+    guard consumed.distance(from: produced) <= page.entryCount else {
+      throw .takenUpOutOfRange(produced: produced, consumed: consumed, entryCount: page.entryCount)
+    }
+    self.page = page
+    self.region = region
+    responsesProduced = produced
+    responsesPushed = produced
+    requestsConsumed = consumed
+    requestsChecked = consumed
+  }
+
   @inlinable static var stride: Int { RingLayout.stride(Request.self, Response.self) }
 
   /// How many slots the ring has: a power of two.
   @inlinable public var entryCount: Int { Int(page.entryCount) }
+
+  /// The index of the next request to take (`req_cons`), and of the next response to put (`rsp_prod_pvt`).
+  @inlinable public var requestIndex: RingIndex { requestsConsumed }
+  @inlinable public var responseIndex: RingIndex { responsesProduced }
 
   /// Whether responses have been put since the last push.
   @inlinable public var hasUnpushed: Bool { responsesProduced != responsesPushed }

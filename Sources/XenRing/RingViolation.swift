@@ -6,6 +6,8 @@
   /// The back end says it produced more responses than there are unanswered requests, or moved its producer backwards
   /// (io/ring.h, `RING_RESPONSE_PROD_OVERFLOW`).
   case responseProducerOutOfRange(produced: RingIndex, consumed: RingIndex, unanswered: UInt32)
+  /// A live ring's response producer is not where a back end that had consumed that many requests can have left it.
+  case takenUpOutOfRange(produced: RingIndex, consumed: RingIndex, entryCount: UInt32)
 
   public var description: String {
     switch self {
@@ -15,6 +17,9 @@
     case .responseProducerOutOfRange(let produced, let consumed, let unanswered):
       "the back end moved its response producer to \(produced), but responses are consumed up to \(consumed) and "
         + "\(unanswered) requests are unanswered"
+    case .takenUpOutOfRange(let produced, let consumed, let entryCount):
+      "the ring of \(entryCount) slots has responses up to \(produced), which cannot be when requests were consumed up to "
+        + "\(consumed)"
     }
   }
 }

@@ -70,14 +70,11 @@ struct BlkDetachTests {
     try pair.connect()
     pair.scheduler.remove(pair.backBus)
     #expect(pair.backBus.detach().isEmpty)
-    for (driver, key) in [
-      (BlkBackDriver { _ in MemoryStore(sectorCount: 128) }, "sectors = 64 and would be served with 128"),
-      (
-        BlkBackDriver(options: BlkBackOptions(offersFlush: false)) { _ in MemoryStore(sectorCount: 64) },
-        "feature-flush-cache = 1"
-      ),
+    for (geometry, key) in [
+      (BlockGeometry(sectorCount: 128), "sectors = 64 and would be served with 128"),
+      (BlockGeometry(sectorCount: 64, isReadOnly: true), "info = 0 and would be served with 4"),
     ] {
-      let bus = try pair.addBackBus(driver)
+      let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(geometry: geometry) })
       #expect(pair.scheduler.run { bus.report.contains { $0.contains(key) } }, "\(bus.report)")
       #expect(try pair.frontendState == .connected && pair.backendState == .connected)
       #expect(pair.loopback.grantCounts.mappedPages == 0)
@@ -85,6 +82,24 @@ struct BlkDetachTests {
     }
     let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
     #expect(pair.scheduler.run { bus.isConnected })
+  }
+
+  /// What was offered counts, and not what a successor's options would offer: the guest goes on flushing.
+  @Test func successorGoesByWhatWasAgreedOn() throws {
+    let store = RecordingStore(sectorCount: 64)
+    let disk = BlkFrontDevice()
+    let pair = try BlkPair(frontend: disk, store: store)
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.backBus.detach().isEmpty)
+    let bus = try pair.addBackBus(
+      BlkBackDriver(options: BlkBackOptions(offersFlush: false, maxIndirectSegmentCount: 0)) { _ in store })
+    #expect(pair.scheduler.run { bus.isConnected })
+    #expect(
+      bus.negotiations[pair.device.backendPath]?.lines.filter { $0.feature == "feature-flush-cache" }.map(\.agreed)
+        == ["on"])
+    try disk.flush(tag: 1)
+    #expect(pair.complete(disk)[1]?.result == .succeeded)
   }
 
   /// A store may have what it was given in a memory that ends with the process.
@@ -135,7 +150,7 @@ struct BlkDetachTests {
       return
     }
     #expect(pair.loopback.grantCounts.mappedPages == 0)
-    #expect(try pair.rig.directory(pair.device.backendPath).optionalString("detached") == nil)
+    #expect(try pair.rig.directory(pair.device.backendPath).optionalString("resume-from") == nil)
   }
 
   /// Whatever the guest does to its ring while nobody serves.
@@ -178,7 +193,9 @@ struct BlkDetachTests {
     try pair.connect()
     pair.scheduler.remove(pair.backBus)
     #expect(pair.backBus.detach().isEmpty)
-    try pair.rig.directory(pair.device.frontendPath).write([StoreEntry("detached", "99"), StoreEntry("sectors", 128)])
+    try pair.rig.directory(pair.device.frontendPath).write([
+      StoreEntry("resume-from", "99"), StoreEntry("sectors", 128),
+    ])
     let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
     #expect(pair.scheduler.run { bus.isConnected })
   }
@@ -188,7 +205,7 @@ struct BlkDetachTests {
     try pair.connect()
     pair.scheduler.remove(pair.backBus)
     #expect(pair.backBus.detach().isEmpty)
-    try pair.rig.directory(pair.device.backendPath).write([StoreEntry("detached", "4294967296")])
+    try pair.rig.directory(pair.device.backendPath).write([StoreEntry("resume-from", "4294967296")])
     let bus = try pair.addBackBus(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
     #expect(pair.scheduler.run { bus.report.contains { $0.contains("by another program") } })
     #expect(try pair.backendState == .connected)

@@ -36,10 +36,15 @@ struct BlkLifecycleTests {
     }
     #expect(
       lines(pair.backNegotiation) == [
-        ["protocol", "x86_64-abi", "x86_32-abi, x86_64-abi", "x86_64-abi", ""], ["ring pages", "1", "1", "1", ""],
+        ["protocol", "x86_64-abi", "x86_32-abi, x86_64-abi", "x86_64-abi", ""],
+        ["ring pages", "1", "16", "1", "the frontend asks for no more"],
+        ["queues", "1", "4", "1", "the frontend asks for no more"],
+        ["feature-persistent", "no", "yes", "off", "the frontend does not use it"],
         ["feature-flush-cache", "not said", "no", "off", "the backend does not offer it"],
         ["feature-barrier", "not said", "yes", "on", ""],
-        ["feature-persistent", "no", "no", "off", "neither side offers it"],
+        ["feature-discard", "not said", "no", "off", "the store cannot discard"],
+        ["discard-secure", "not said", "no", "off", "the store cannot discard securely"],
+        ["feature-max-indirect-segments", "not said", "256", "256", ""],
       ])
     #expect(
       lines(disk.negotiation) == [

@@ -26,7 +26,7 @@ import XenPlatform
       #expect(settle(backBus) && backBus.report.isEmpty)
     }
 
-    var word: String? { get throws { try rig.directory(disk.backendPath).optionalString("detached") } }
+    var word: String? { get throws { try rig.directory(disk.backendPath).optionalString("resume-from") } }
     var states: [XenbusState] { get throws { [try rig.state(disk.frontendPath), try rig.state(disk.backendPath)] } }
   }
 
@@ -128,7 +128,7 @@ import XenPlatform
     if isMadeAnew { _ = try rig.addDisk() }
     #expect(backBus.detach().isEmpty)
     #expect(try rig.directory(disk.backendPath).exists() == isMadeAnew)
-    #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
+    #expect(try rig.directory(disk.backendPath).optionalString("resume-from") == nil)
   }
 
   @Test func oneDeviceThatCannotBeDetachedFromDoesNotKeepTheOthers() throws {
@@ -139,7 +139,7 @@ import XenPlatform
     let (frontBus, backBus) = (try rig.frontBus(FakeFrontend()), try rig.backBus(back))
     #expect(settle(frontBus, backBus) && backBus.isConnected)
     #expect(Array(backBus.detach().keys) == [disks[1].backendPath])
-    let words = try disks.map { try rig.directory($0.backendPath).optionalString("detached") }
+    let words = try disks.map { try rig.directory($0.backendPath).optionalString("resume-from") }
     #expect(words == ["17", nil, "17"])
   }
 
@@ -166,7 +166,7 @@ import XenPlatform
     #expect(settle(frontBus, backBus) && backBus.isConnected)
     #expect(backBus.detach() == [disk.backendPath: .resource("the store hangs")])
     #expect(try rig.error(of: rig.driverDomain, disk.backendPath) == "22 the store hangs")
-    #expect(try rig.directory(disk.backendPath).optionalString("detached") == nil)
+    #expect(try rig.directory(disk.backendPath).optionalString("resume-from") == nil)
     let next = FakeBackend()
     let nextBus = try rig.backBus(next)
     #expect(settle(frontBus, nextBus) && nextBus.isConnected && frontBus.isConnected)

@@ -26,7 +26,7 @@ still_connected() {
 }
 
 resumed() {
-  wait_for "the disk is served again" lacks $back/detached
+  wait_for "the disk is served again" lacks $back/resume-from
   still_connected
 }
 lacks() { ! xenstore-exists "$1"; }
