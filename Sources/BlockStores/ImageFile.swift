@@ -11,6 +11,8 @@ final class ImageFile: Sendable {
   let path: FilePath
   let descriptor: CInt
   let isBlockDevice: Bool
+  /// Its file system has no medium: nothing is ever waited for.
+  let isInMemory: Bool
   /// What direct I/O asks for, in bytes; nil when it goes through the page cache.
   let direct: DirectAlignment?
   private let base: BlockGeometry
@@ -36,6 +38,7 @@ final class ImageFile: Sendable {
     descriptor = opened
     do throws(FileStoreError) {
       isBlockDevice = try Self.isBlockDevice(opened, path)
+      isInMemory = !isBlockDevice && linux_is_in_memory(opened) != 0
       try Self.lock(opened, path, shared: isReadOnly, seconds: options.lockSeconds)
       base = try Self.geometry(opened, path, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
       direct = try Self.direct(
