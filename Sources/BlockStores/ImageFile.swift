@@ -71,8 +71,9 @@ final class ImageFile: Sendable {
 
   /// Whether the disk, which may have shrunk since the request was looked at, still has the bytes.
   func contains(_ request: StoreRequest) -> Bool {
-    request.sector <= UInt64.max / 512 - request.sectorCount
-      && (request.sector + request.sectorCount) * 512 <= byteCount.load(ordering: .relaxed)
+    let sectorCount = byteCount.load(ordering: .relaxed) / 512
+    return request.sectorCount == 0
+      || request.sectorCount <= sectorCount && request.sector <= sectorCount - request.sectorCount
   }
 
   /// Whether the payload can go to the file as it lies, direct I/O having its demands.
