@@ -136,12 +136,15 @@ enum FileFault: Error, Equatable {
   case endOfFile
   /// An earlier flush failed.
   case lostWrites
+  /// Of another file than one would think.
+  indirect case of(FilePath, FileFault)
 
   func words(_ path: FilePath) -> String {
     switch self {
     case .system(let error): "the image \(path): \(error)"
     case .endOfFile: "the image \(path) has become shorter than its disk"
     case .lostWrites: "the image \(path) has lost writes, so no flush of it can succeed any more"
+    case .of(let path, let fault): fault.words(path)
     }
   }
 }
