@@ -54,6 +54,9 @@ final class RestartRig {
     return next
   }
 
+  /// The processes end without a word to anybody, as when their programs return.
+  func forgetOthers() { resting = [] }
+
   /// Kills the process that lives, and starts another one with what it left.
   func restart() throws {
     killer.kill()
@@ -185,7 +188,11 @@ final class RawWorkload {
     let expected: [UInt8]
   }
 
-  enum Kind: CaseIterable { case read, write, barrier, flush, discard, indirectRead, indirectWrite }
+  enum Kind: CaseIterable {
+    case read, write, barrier, flush, discard, indirectRead, indirectWrite
+    /// One that does not pass the gate, and one whose page is nobody's.
+    case unknown, ungranted
+  }
 
   static let sectorsPerLane = 16
   /// A page for descriptors, and two for payload.
@@ -236,11 +243,11 @@ final class RawWorkload {
     switch kind {
     case .read, .indirectRead: bytes.copy(from: [UInt8](repeating: 0xEE, count: bytes.count).span)
     case .write, .barrier, .indirectWrite: bytes.copy(from: pattern(bytes.count, seed: Int(id)).span)
-    case .flush, .discard: break
+    case .flush, .discard, .unknown, .ungranted: break
     }
     let expected =
       switch kind {
-      case .read, .indirectRead, .flush: model[lane]
+      case .read, .indirectRead, .flush, .unknown, .ungranted: model[lane]
       case .discard: [UInt8](repeating: 0, count: bytes.count)
       case .write, .barrier, .indirectWrite: pattern(bytes.count, seed: Int(id))
       }
@@ -250,6 +257,11 @@ final class RawWorkload {
     case .write: return frontend.direct(BlkIf.Operation.write, sector: sector, segments, id: id)
     case .barrier: return frontend.direct(BlkIf.Operation.writeBarrier, sector: sector, segments, id: id)
     case .flush: return frontend.direct(BlkIf.Operation.flushDiskCache, [], id: id)
+    case .unknown: return frontend.direct(77, sector: sector, segments, id: id)
+    case .ungranted:
+      var request = frontend.direct(BlkIf.Operation.write, sector: sector, segments, id: id)
+      request.segments[1].gref = 4_000_000
+      return request
     case .discard:
       return BlkIfRequest(
         BlkIfDiscardRequest(id: id, sectorNumber: sector, sectorCount: UInt64(Self.sectorsPerLane)))
@@ -265,7 +277,13 @@ final class RawWorkload {
     for response in try frontend.responses() {
       let asked = outstanding.removeValue(forKey: response.id)
       let request = try #require(asked, "request \(response.id) is answered twice")
-      #expect(response.status == BlkIf.Status.okay, "\(request.kind)")
+      let expected =
+        switch request.kind {
+        case .unknown: BlkIf.Status.notSupported
+        case .ungranted: BlkIf.Status.error
+        default: BlkIf.Status.okay
+        }
+      #expect(response.status == expected, "\(request.kind)")
       answeredCount += 1
       freeLanes.append(request.lane)
       switch request.kind {
@@ -273,7 +291,7 @@ final class RawWorkload {
         let bytes = frontend.bytes(page: request.lane * Self.pagesPerLane + 1, sector: 0, count: 2 * xenPageSize)
         try #require(bytes.copied() == request.expected, "\(request.kind) of lane \(request.lane)")
       case .write, .barrier, .indirectWrite, .discard: model[request.lane] = request.expected
-      case .flush: break
+      case .flush, .unknown, .ungranted: break
       }
     }
   }

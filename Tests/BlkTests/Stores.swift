@@ -112,6 +112,7 @@ final class HoldingStore: BlockStore {
     var held: [StoreRequest] = []
     var submittedCount = 0
     var holds = true
+    var fails = false
   }
 
   private let store: any BlockStore
@@ -131,6 +132,12 @@ final class HoldingStore: BlockStore {
     wakeup.signal()
   }
 
+  /// The same, but nothing of it is done.
+  func giveUp() {
+    contents.withLock { $0.fails = true }
+    letGo()
+  }
+
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     contents.withLock { contents in
       contents.submittedCount += requests.count
@@ -145,6 +152,10 @@ final class HoldingStore: BlockStore {
       guard !contents.holds else { return [] }
       defer { contents.held = [] }
       return contents.held
+    }
+    guard !contents.withLock(\.fails) else {
+      for request in requests { completions.complete(request, succeeded: false) }
+      return
     }
     store.submit(requests.span, to: &completions)
   }

@@ -45,9 +45,10 @@ public final class TemporaryDirectory {
     }
   }
 
-  /// Puts a new file in the place of the one of that name, if there is one.
-  public func replace(_ name: String, with bytes: [UInt8]) throws {
+  /// Puts a new file, or none, in the place of the one of that name, if there is one.
+  public func replace(_ name: String, with bytes: [UInt8]?) throws {
     _ = unsafe path.appending(name).withPlatformString { unsafe unlink($0) }
+    guard let bytes else { return }
     let file = try FileDescriptor.open(
       path.appending(name), .writeOnly, options: [.create, .exclusiveCreate], permissions: .ownerReadWrite)
     _ = try file.closeAfter { try file.writeAll(bytes) }
