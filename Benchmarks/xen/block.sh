@@ -1,4 +1,5 @@
 # limit: 900
+# needs: fio qdisk
 # One disk image on a tmpfs, served in turn by Linux's xen-blkback (through a loop device), QEMU's qdisk and our BlkBack, to
 # Linux's own xen-blkfront in the control domain; three rounds. Prints "TIMES ROUND BACKEND WORKLOAD IOPS".
 . /payload/functions
