@@ -8,13 +8,14 @@ kills=24
 
 noise() { dmesg | grep -Eic 'xvda.*(error|fail|invalid|hung)|blkfront.*(error|fail|bad|refused)|I/O error|blocked for more' || true; }
 
-load xen-blkfront max_ring_page_order=4 max_indirect_segments=256
+# Linux allocates pages for all slots at their largest: 65 MB of them here.
+load xen-blkfront max_ring_page_order=2 max_indirect_segments=64
 truncate -s 96M disk
 serve_disk disk
 agreed queues 2 4 2
-agreed 'ring pages' 16 16 16
+agreed 'ring pages' 4 16 4
 agreed feature-persistent yes yes on
-is "the segments of a request" "$(cat /sys/block/xvda/queue/max_segments)" 256
+is "the segments of a request" "$(cat /sys/block/xvda/queue/max_segments)" 64
 before_kills=$(noise)
 
 # Each block that was written is read again as soon as 64 more are written, and must be just what was written last.
@@ -66,8 +67,8 @@ grep -E 'err=|IOPS' fio.log
 if grep -q 'err= *[1-9]' fio.log; then cat fio.log; fail "fio saw an error"; fi
 is "the number of complaints of the kernel" "$(noise)" "$before_kills"
 grep -h 'had no answer' log
-hits=$(grep -c 'had no answer' log)
-[ "$hits" -ge $((kills / 2)) ] || fail "only $hits of $kills kills fell on requests that were under way"
+hits=$(grep -c "had no answer" log)
+[ "$hits" -ge 3 ] || fail "only $hits of $kills kills fell on requests that were under way"
 # Past the page cache, all of it.
 dd if=/dev/xvda of=again bs=1M iflag=direct
 same "what Linux reads in the end is not what the image holds" again disk
