@@ -1,5 +1,6 @@
 import BlkBack
 import BlkFront
+import BlockStores
 import TestSupport
 import Testing
 import XenLoopback

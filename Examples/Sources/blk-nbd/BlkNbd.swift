@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlkBack
 import BlkFront
+import BlockStores
 import ExampleSupport
 import Foundation
 import NBDProtocol

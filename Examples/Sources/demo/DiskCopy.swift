@@ -1,5 +1,6 @@
 import BlkBack
 import BlkFront
+import BlockStores
 import Crypto
 import ExampleSupport
 import Foundation

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlkBack
 import BlkBackTool
+import BlockStores
 import ToolSupport
 import XenNative
 
