@@ -55,7 +55,7 @@ let package = Package(
       name: "BlkBackTool",
       dependencies: [
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
       ],
       swiftSettings: strict),
     // What the programs for a real Xen share.
@@ -137,7 +137,7 @@ let package = Package(
       name: "BlkBackToolTests",
       dependencies: [
         "BlkBackTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
       ],
       swiftSettings: strict),
     .testTarget(

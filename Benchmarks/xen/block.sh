@@ -9,7 +9,7 @@ rounds=5
 
 connect() {  # NUMBER TYPE KEY VALUE...
   front=/local/domain/0/device/vbd/$1 back=/local/domain/0/backend/$2/0/$1
-  printf '%s\n' "front virtual-device $1" 'front device-type disk' 'back mode w' "back dev xvd" > keys
+  printf '%s\n' "front virtual-device $1" 'front device-type disk' 'back mode w' "back dev $1" > keys
   shift 2
   while [ $# -gt 0 ]; do
     echo "back $1 $2" >> keys
@@ -29,8 +29,9 @@ modprobe loop
 modprobe xen-blkback
 modprobe xen-blkfront
 dd if=/dev/urandom of=disk bs=1M count=64
-qemu-system-xen -xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -daemonize -monitor none -serial none -parallel none \
-  -nodefaults -no-user-config -pidfile qemu.pid
+qemu-system-xen -xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -monitor none -serial none -parallel none \
+  -nodefaults -no-user-config > qemu.log 2>&1 &
+qemu=$!
 
 losetup /dev/loop0 disk
 connect 51712 vbd type phy physical-device "$(stat -c %t:%T /dev/loop0)"
@@ -38,7 +39,7 @@ connect 51728 qdisk device-type disk params "aio:$PWD/disk"
 connect 51744 ublk params "$PWD/disk"
 xen-blkback watch --type ublk > log 2>&1 &
 server=$!
-for disk in xvda xvdb xvdc; do wait_for "$disk is there" test -b /dev/$disk; done
+for disk in xvda xvdb xvdc; do wait_for "$disk is there" test -b /dev/$disk; done || { cat qemu.log log; xenstore-ls -f | grep -E 'qdisk|51728'; exit 1; }
 cat log
 
 for round in $(seq $rounds); do
@@ -51,4 +52,4 @@ done
 kill $server
 wait $server
 tail -n 1 log
-kill "$(cat qemu.pid)"
+kill $qemu

@@ -1,5 +1,6 @@
 import BlkBack
 import BlkBackTool
+import BlockStores
 import Glibc
 import Logging
 import SystemPackage
@@ -25,13 +26,18 @@ struct Service {
   }
 
   func driver(
-    type: String, store: @escaping (XenbusDevice) throws(DeviceError) -> any BlockStore
+    type: String, makeStore: @escaping (XenbusDevice) throws(DeviceError) -> FileStore
   ) -> BlkBackDriver {
     var offered = options.disk.backend
     offered.recordDirectory = recordDirectory
     return BlkBackDriver(
       type: type, options: offered,
-      whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") }, store: store)
+      whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") }
+    ) { [log] (device) throws(DeviceError) in
+      let store = try makeStore(device)
+      log.info("\(device.own.path): \(store.access)")
+      return store
+    }
   }
 
   /// Serves until `isDone`, asked after each change, or a signal. Then leaves the disks connected, or closes them.

@@ -60,7 +60,7 @@ struct Serve: ParsableCommand {
 
   func run() throws {
     let service = try Service(options)
-    try service.bus.register(service.driver(type: "disk", store: store), at: path)
+    try service.bus.register(service.driver(type: "disk", makeStore: store), at: path)
     service.log.info("waiting for \(path)")
     var hasServed = false
     try service.run {
@@ -70,10 +70,11 @@ struct Serve: ParsableCommand {
     }
   }
 
-  private func store(for device: XenbusDevice) throws(DeviceError) -> any BlockStore {
-    guard let image else { return try FileStore(for: device, isReadOnly: readOnly) }
+  private func store(for device: XenbusDevice) throws(DeviceError) -> FileStore {
+    let access = options.image.store
+    guard let image else { return try FileStore(for: device, isReadOnly: readOnly, options: access) }
     do throws(FileStoreError) {
-      return try FileStore(path: .init(image), isReadOnly: readOnly)
+      return try FileStore(path: .init(image), isReadOnly: readOnly, options: access)
     } catch { throw .resource("\(error)") }
   }
 }
@@ -96,7 +97,9 @@ struct Watch: ParsableCommand {
   func run() throws {
     let service = try Service(options)
     try service.bus.register(
-      service.driver(type: type) { (device) throws(DeviceError) in try FileStore(for: device) })
+      service.driver(type: type) { (device) throws(DeviceError) in
+        try FileStore(for: device, options: options.image.store)
+      })
     service.log.info("waiting for disks of type \(type)")
     try service.run { false }
   }
@@ -105,6 +108,8 @@ struct Watch: ParsableCommand {
 /// What both ways of serving take.
 struct ServiceOptions: ParsableArguments {
   @OptionGroup(title: "What the disks offer") var disk: DiskOptions
+
+  @OptionGroup(title: "How the images are read and written") var image: ImageOptions
 
   @Option(
     help: ArgumentHelp(

@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlkBack
+import BlockStores
 import Testing
 
 @testable import BlkBackTool
@@ -30,6 +31,14 @@ struct DiskOptionsTests {
   ])
   func sectorUnitsAreNamedByWhoHasThem(name: String, units: SectorUnits) throws {
     #expect(try options("--sector-units", name).sectorUnits == units)
+  }
+
+  @Test func imagesAreReadAndWrittenAsTheOptionsSay() throws {
+    #expect(try ImageOptions.parse([]).store == FileStoreOptions())
+    var expected = FileStoreOptions(direct: .on)
+    expected.usesIOUring = false
+    #expect(try ImageOptions.parse(["--direct", "on", "--no-io-uring"]).store == expected)
+    #expect(try ImageOptions.parse(["--direct", "off"]).store.direct == .off)
   }
 
   @Test(arguments: [
