@@ -7,10 +7,10 @@
 
 rounds=5
 
-connect() {  # NUMBER TYPE KEY VALUE...
-  front=/local/domain/0/device/vbd/$1 back=/local/domain/0/backend/$2/0/$1
-  printf '%s\n' "front virtual-device $1" 'front device-type disk' 'back mode w' "back dev $1" > keys
-  shift 2
+connect() {  # NAME NUMBER TYPE KEY VALUE...
+  front=/local/domain/0/device/vbd/$2 back=/local/domain/0/backend/$3/0/$2
+  printf '%s\n' "front virtual-device $2" 'front device-type disk' 'back mode w' "back dev $1" > keys
+  shift 3
   while [ $# -gt 0 ]; do
     echo "back $1 $2" >> keys
     shift 2
@@ -34,12 +34,14 @@ qemu-system-xen -xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -monitor
 qemu=$!
 
 losetup /dev/loop0 disk
-connect 51712 vbd type phy physical-device "$(stat -c %t:%T /dev/loop0)"
-connect 51728 qdisk device-type disk params "aio:$PWD/disk"
-connect 51744 ublk params "$PWD/disk"
+connect xvda 51712 vbd type phy physical-device "$(stat -c %t:%T /dev/loop0)"
+connect xvdb 51728 qdisk device-type disk params "aio:$PWD/disk"
+connect xvdc 51744 ublk params "$PWD/disk"
 xen-blkback watch --type ublk > log 2>&1 &
 server=$!
-for disk in xvda xvdb xvdc; do wait_for "$disk is there" test -b /dev/$disk; done || { cat qemu.log log; xenstore-ls -f | grep -E 'qdisk|51728'; exit 1; }
+for disk in xvda xvdb xvdc; do
+  wait_for "$disk is there" test -b /dev/$disk || { cat qemu.log log; xenstore-ls -f | grep 51728; exit 1; }
+done
 cat log
 
 for round in $(seq $rounds); do

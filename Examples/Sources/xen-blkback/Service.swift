@@ -32,12 +32,12 @@ struct Service {
     offered.recordDirectory = recordDirectory
     return BlkBackDriver(
       type: type, options: offered,
-      whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") }
-    ) { [log] (device) throws(DeviceError) in
-      let store = try makeStore(device)
-      log.info("\(device.own.path): \(store.access)")
-      return store
-    }
+      whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") },
+      store: { [log] (device) throws(DeviceError) in
+        let store = try makeStore(device)
+        log.info("\(device.own.path): \(store.access)")
+        return store
+      })
   }
 
   /// Serves until `isDone`, asked after each change, or a signal. Then leaves the disks connected, or closes them.
