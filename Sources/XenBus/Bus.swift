@@ -198,6 +198,10 @@ public final class Bus {
     return failures
   }
 
+  /// Has each backend look again at what it stands on, as if its queue had called for that (``Backend/attend(_:)``): a store
+  /// that has another size by now, for one.
+  public func callForAttention() { for session in sessions.values { session.answer() } }
+
   /// Whether every device is connected.
   public var isConnected: Bool { !sessions.isEmpty && sessions.values.allSatisfy(\.isConnected) }
 
