@@ -4,8 +4,8 @@
 
 # libxen-dev: XenNative and the C oracle. e2fsprogs: the demo's ext4 image. valgrind: counts instructions.
 # The rest: programs that the examples are tested with.
-PACKAGES = libxen-dev pkg-config e2fsprogs valgrind iproute2 iputils-ping iperf3 \
-  libnbd-bin qemu-utils fio python3
+PACKAGES = libxen-dev liburing-dev libnbd-dev pkg-config e2fsprogs valgrind iproute2 iputils-ping iperf3 \
+  libnbd-bin nbdkit qemu-utils fio python3
 # The emulator that boots a real Xen, and what its image is made with.
 XEN_TEST_PACKAGES = qemu-system-x86 cpio xz-utils
 SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \

@@ -13,6 +13,7 @@ let package = Package(
     .library(name: "XenRing", targets: ["XenRing"]),
     .library(name: "XenBus", targets: ["XenBus"]),
     .library(name: "BlkBack", targets: ["BlkBack"]),
+    .library(name: "BlockStores", targets: ["BlockStores"]),
     .library(name: "BlkFront", targets: ["BlkFront"]),
     .library(name: "NetBack", targets: ["NetBack"]),
     .library(name: "NetFront", targets: ["NetFront"]),
@@ -32,6 +33,9 @@ let package = Package(
     .systemLibrary(
       name: "CXen", path: "Sources/Shims/CXen", pkgConfig: "xenstore xengnttab xenevtchn",
       providers: [.apt(["libxen-dev"])]),
+    .systemLibrary(
+      name: "LibURing", path: "Sources/Shims/LibURing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .target(name: "CIOUring", dependencies: ["LibURing"], path: "Sources/Shims/CIOUring"),
 
     // What drivers stand on.
     .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
@@ -41,6 +45,8 @@ let package = Package(
     // The drivers, and the wire that each pair shares.
     .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
     .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
+    .target(
+      name: "BlockStores", dependencies: ["BlkBack", "CIOUring", "CLinux", system], swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
     .target(name: "NetBack", dependencies: ["CLinux", "NetIf", "Pcap", "XenRing"], swiftSettings: strict),
@@ -76,7 +82,12 @@ let package = Package(
       dependencies: ["CXen", "PlatformConformance", "TestSupport", "XenLoopback", "XenNative", "XenstoredSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "BlkTests", dependencies: ["BlkBack", "BlkFront", "CRingOracle", "TestSupport", "XenLoopback", system],
+      name: "BlkTests",
+      dependencies: ["BlkBack", "BlkFront", "BlockStores", "CRingOracle", "TestSupport", "XenLoopback", system],
+      swiftSettings: strict),
+    .testTarget(
+      name: "BlockStoresTests",
+      dependencies: ["BlkBack", "BlkFront", "BlockStores", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),
     .testTarget(
       name: "NetTests",

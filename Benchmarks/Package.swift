@@ -27,6 +27,7 @@ let package = Package(
       dependencies: [
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "BlockStores", package: "swift-xen"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),

@@ -45,36 +45,64 @@ public struct StoreRequest: Sendable {
   public let sectorCount: UInt64
   /// Not to be touched after the request is completed. Others may write it meanwhile, so that it never reads the same for
   /// certain; empty for a flush and a discard.
-  public let payload: SharedPieces
-  let slot: Int
+  public private(set) var payload: SharedPieces
+  /// Tells apart what a queue has in flight: below the number of requests that its ring holds.
+  public let slot: Int
   /// The queue that it is a request of. Its memory outlives it.
   let owner: ObjectIdentifier
+
+  package init(
+    kind: BlkRequest.Kind, sector: UInt64, sectorCount: UInt64, payload: SharedPieces, slot: Int,
+    owner: ObjectIdentifier
+  ) {
+    (self.kind, self.sector, self.sectorCount, self.payload) = (kind, sector, sectorCount, payload)
+    (self.slot, self.owner) = (slot, owner)
+  }
+
+  /// The same request with its bytes elsewhere, for the store beneath a store: what completes it, completes this one.
+  public func with(payload: SharedPieces) -> StoreRequest {
+    precondition(payload.byteCount == self.payload.byteCount, "as many bytes")
+    var request = self
+    request.payload = payload
+    return request
+  }
 
   /// In bytes from the disk's start.
   public var offset: UInt64 { sector * UInt64(BlkIf.sectorByteCount) }
 }
 
 /// Where a store says what is done. Each request is completed once.
+///
+/// A store that lies upon another one hands these on, and looks at those that the other has added since.
 public struct StoreCompletions: ~Copyable {
-  struct Completion {
-    let slot: Int
-    let succeeded: Bool
+  public struct Completion: Sendable {
+    /// As the store had it that completed it.
+    public let request: StoreRequest
+    public let succeeded: Bool
+
+    var slot: Int { request.slot }
   }
 
-  var list: [Completion] = []
+  package internal(set) var list: [Completion] = []
   /// Why the first request of those that failed did; taken by whoever reports it.
-  var failure: String?
+  package internal(set) var failure: String?
   private let owner: ObjectIdentifier
 
-  init(owner: ObjectIdentifier, capacity: Int) {
+  package init(owner: ObjectIdentifier, capacity: Int) {
     self.owner = owner
     list.reserveCapacity(capacity)
   }
 
+  /// How many have been completed and not yet answered.
+  public var count: Int { list.count }
+
+  /// - Precondition: `index` is below ``count``.
+  public subscript(index: Int) -> Completion { list[index] }
+
   /// - Parameter succeeded: false is reported to the guest as an I/O error of this request.
   public mutating func complete(_ request: StoreRequest, succeeded: Bool = true) {
     guard request.owner == owner else { return }
-    list.append(Completion(slot: request.slot, succeeded: succeeded))
+    list.append(Completion(request: request, succeeded: succeeded))
     if !succeeded, failure == nil { failure = "the store failed a \(request.kind) at sector \(request.sector)" }
   }
 

@@ -10,12 +10,16 @@ public protocol Frontend: AnyObject {
   /// Reads what the backend says of the device now that it is connected; requests may be made from here on.
   func connect(_ device: XenbusDevice) throws(DeviceError)
 
-  /// Makes no more requests and takes no more responses; what was in flight is reported as lost. Everything stays shared,
-  /// since the backend may be using it. Harmless at any time, also twice.
+  /// Makes no more requests and takes no more responses; what was in flight is lost, or kept for the next connection. Everything
+  /// stays shared, since the backend may be using it. Harmless at any time, also twice.
   func stop(_ device: XenbusDevice)
 
   /// Gives back everything shared. Comes after ``stop(_:)``. Harmless at any time, also twice.
   func release(_ device: XenbusDevice)
+
+  /// The device will not be connected again: it was removed, or its bus has taken leave of it. Whatever still waits for its
+  /// backend waits in vain. Comes after ``stop(_:)``; harmless also twice.
+  func forget(_ device: XenbusDevice)
 
   /// While connected: the backend has changed its state's key or one of the driver's ``FrontendDriver/watchedKeys``, or
   /// may have. Look at what they say now.
@@ -26,6 +30,7 @@ public protocol Frontend: AnyObject {
 }
 
 extension Frontend {
+  public func forget(_ device: XenbusDevice) {}
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
 }
 

@@ -34,6 +34,7 @@ final class FrontendSession: DeviceSession {
       device.removeError()
     case .stop:
       frontend?.stop(device)
+      if handshake.leaves { frontend?.forget(device) }
       written = try device.switchState(to: .closed)
     case .release:
       frontend?.release(device)
@@ -52,7 +53,10 @@ final class FrontendSession: DeviceSession {
 
   func attend() {}
 
-  func leave() { handshake.leave() }
+  func leave() {
+    handshake.leave()
+    if handshake.phase == .closed { frontend?.forget(device) }
+  }
 
   var hasLeft: Bool { handshake.phase == .closed && waitsFor == nil }
 
@@ -62,5 +66,6 @@ final class FrontendSession: DeviceSession {
   func end() {
     frontend?.stop(device)
     frontend?.release(device)
+    frontend?.forget(device)
   }
 }

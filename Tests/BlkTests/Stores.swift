@@ -6,7 +6,9 @@ final class RecordingStore: BlockStore {
   private let memory: MemoryStore
   private let lines = Mutex<[String]>([])
 
-  init(sectorCount: UInt64) { memory = MemoryStore(sectorCount: sectorCount) }
+  convenience init(sectorCount: UInt64) { self.init(geometry: BlockGeometry(sectorCount: sectorCount)) }
+
+  init(geometry: BlockGeometry) { memory = MemoryStore(geometry: geometry) }
 
   var geometry: BlockGeometry { memory.geometry }
   var record: [String] { lines.withLock { $0 } }

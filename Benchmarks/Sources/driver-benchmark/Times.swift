@@ -1,4 +1,5 @@
 import BlkBack
+import BlockStores
 import Glibc
 import NetFront
 import SystemPackage

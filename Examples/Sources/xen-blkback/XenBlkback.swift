@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlkBack
+import BlockStores
 import ToolSupport
 import XenNative
 

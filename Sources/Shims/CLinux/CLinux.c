@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <pthread.h>
@@ -9,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 int linux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
@@ -42,4 +45,40 @@ int linux_set_mtu(int socket, const char *name, int mtu) {
   struct ifreq request = named(name);
   request.ifr_mtu = mtu;
   return ioctl(socket, SIOCSIFMTU, &request);
+}
+
+int linux_direct_alignment(int descriptor, unsigned *memory, unsigned *offset) {
+#ifdef STATX_DIOALIGN
+  struct statx status;
+  if (statx(descriptor, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 && status.stx_mask & STATX_DIOALIGN) {
+    *memory = status.stx_dio_mem_align;
+    *offset = status.stx_dio_offset_align;
+    return 0;
+  }
+#endif
+  return -1;
+}
+
+int linux_make_direct(int descriptor) {
+  return fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_DIRECT);
+}
+
+int linux_block_device(int descriptor, unsigned long long *size, unsigned *logical, unsigned *physical) {
+  int sector = 0;
+  if (ioctl(descriptor, BLKGETSIZE64, size) != 0 || ioctl(descriptor, BLKSSZGET, &sector) != 0 ||
+      ioctl(descriptor, BLKPBSZGET, physical) != 0)
+    return -1;
+  *logical = sector;
+  return 0;
+}
+
+int linux_block_discard(int descriptor, unsigned long long offset, unsigned long long length, int secure) {
+  unsigned long long range[2] = {offset, length};
+  return ioctl(descriptor, secure ? BLKSECDISCARD : BLKDISCARD, range);
+}
+
+const int linux_punch_hole_mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+int linux_punch_hole(int descriptor, long long offset, long long length) {
+  return fallocate(descriptor, linux_punch_hole_mode, offset, length);
 }

@@ -24,4 +24,23 @@ int linux_tap_set_carrier(int descriptor, int is_up);
 /// Sets the MTU of the interface `name` (SIOCSIFMTU) through any socket; -1 on failure.
 int linux_set_mtu(int socket, const char *name, int mtu);
 
+/// What direct I/O on a file asks for (statx(2), `STATX_DIOALIGN`), in bytes: of memory addresses, and of offsets and lengths;
+/// -1 where the kernel does not say, and zeros where there is none.
+int linux_direct_alignment(int descriptor, unsigned *memory, unsigned *offset);
+
+/// Has everything that is done through this descriptor pass by the page cache (`O_DIRECT`); -1 on failure.
+int linux_make_direct(int descriptor);
+
+/// A block device's size, its logical and its physical sector, in bytes (BLKGETSIZE64, BLKSSZGET, BLKPBSZGET); -1 on failure.
+int linux_block_device(int descriptor, unsigned long long *size, unsigned *logical, unsigned *physical);
+
+/// BLKDISCARD or, when `secure`, BLKSECDISCARD of a block device's bytes; -1 on failure.
+int linux_block_discard(int descriptor, unsigned long long offset, unsigned long long length, int secure);
+
+/// What ``linux_punch_hole`` gives fallocate(2) as its mode.
+extern const int linux_punch_hole_mode;
+
+/// Makes a hole in a file and leaves its size (fallocate(2)); -1 on failure.
+int linux_punch_hole(int descriptor, long long offset, long long length);
+
 #endif
