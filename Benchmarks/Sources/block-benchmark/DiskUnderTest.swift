@@ -27,7 +27,7 @@ final class DiskUnderTest {
     // A page has 32 slots.
     options.maxRingPageOrder = (0...4).first { 32 << $0 >= (depth + queueCount - 1) / queueCount } ?? 4
     options.poolPageCount = min(depth * (pageCount + 2) + 64, 65535)
-    loopback.setSharedPageLimit(of: guest.domain, to: 1 << 20)
+    guest.sharedPageLimit = 1 << 20
     let device = try Toolstack(on: driverDomain).addVbd(
       to: guest.domain, servedBy: driverDomain.domain, params: image.string)
     backend = try BusThread(on: driverDomain, log: log) { (bus) throws(XenstoreError) in
@@ -37,7 +37,7 @@ final class DiskUnderTest {
       options.bufferPageCount = 4096
       let driver = BlkBackDriver(options: options) { (_) throws(DeviceError) in
         do throws(FileStoreError) {
-          return try FileStore(path: image, direct: isDirect ? .on : .off)
+          return try FileStore(path: image, options: FileStoreOptions(direct: isDirect ? .on : .off))
         } catch { throw .resource("\(error)") }
       }
       try bus.register(driver)
@@ -144,7 +144,7 @@ final class DiskUnderTest {
   private static var processorSeconds: Double {
     var usage = rusage()
     // Safe: it writes to a variable of ours.
-    unsafe getrusage(RUSAGE_SELF, &usage)
+    unsafe getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
     return [usage.ru_utime, usage.ru_stime].reduce(0) { $0 + Double($1.tv_sec) + Double($1.tv_usec) / 1e6 }
   }
 }
