@@ -87,7 +87,7 @@ struct BlkBackRestartTests {
   /// The same under our own frontend, which has no idea.
   @Test(arguments: seeds(1...20, of: BlkBackRestartTests.self))
   func frontendOfOursNoticesNothing(seed: Seed) throws {
-    let disk = BlkFrontDevice(protocol: BlkProtocol.allCases[seed.modulo(2)])
+    let disk = BlkFrontDevice(BlkFrontOptions(layout: BlkProtocol.allCases[seed.modulo(2)]))
     let memory = ModelDisk(sectorCount: 512)
     let rig = try RestartRig(seed: seed, frontend: disk) { MortalStore(memory, of: $0, lateness: seed) }
     let pair = rig.pair
@@ -260,7 +260,7 @@ struct BlkBackRestartTests {
 
   @Test(arguments: BlkProtocol.allCases)
   func diskThatWasDetachedFromGoesOnWithItsRecord(layout: BlkProtocol) throws {
-    let disk = BlkFrontDevice(protocol: layout)
+    let disk = BlkFrontDevice(BlkFrontOptions(layout: layout))
     let memory = ModelDisk(sectorCount: 64)
     let rig = try RestartRig(frontend: disk) { _ in ReorderingStore(memory) }
     let pair = rig.pair

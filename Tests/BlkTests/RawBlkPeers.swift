@@ -109,6 +109,8 @@ final class RawBlkFrontend: RawFrontend {
       readOnlyReferences = pages.references
       readOnlyPages = consume pages
     }
+    // Those of an earlier life, when nobody has released it.
+    rings = []
     for number in 0..<queueCount {
       let directory = queueCount > 1 ? "queue-\(number)/" : ""
       let ring = RawBlkRing(
