@@ -8,7 +8,9 @@ final class RecordingStore: BlockStore {
 
   convenience init(sectorCount: UInt64) { self.init(geometry: BlockGeometry(sectorCount: sectorCount)) }
 
-  init(geometry: BlockGeometry) { memory = MemoryStore(geometry: geometry) }
+  convenience init(geometry: BlockGeometry) { self.init(MemoryStore(geometry: geometry)) }
+
+  init(_ memory: MemoryStore) { self.memory = memory }
 
   var geometry: BlockGeometry { memory.geometry }
   var record: [String] { lines.withLock { $0 } }
@@ -31,6 +33,9 @@ final class ReorderingStore: BlockStore {
 
   var geometry: BlockGeometry { store.geometry }
   var completionDescriptor: CInt? { wakeup.descriptor }
+
+  /// Each queue has its own to complete.
+  func makeQueue() throws(ResourceError) -> any BlockStore { ReorderingStore(store) }
 
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     waiting.withLock { for index in requests.indices { $0.append(requests[index]) } }
@@ -107,4 +112,35 @@ final class Ended: Sendable {
   var isSet: Bool { flag.load(ordering: .acquiring) }
 
   func set() { flag.store(true, ordering: .releasing) }
+}
+
+/// Has more sectors from one moment to the next.
+final class GrowingStore: BlockStore {
+  private let memory = MemoryStore(sectorCount: 4096)
+  private let state: Mutex<(sectorCount: UInt64, attention: (@Sendable () -> Void)?)>
+
+  init(sectorCount: UInt64) { state = Mutex((sectorCount, nil)) }
+
+  var geometry: BlockGeometry { BlockGeometry(sectorCount: state.withLock(\.sectorCount)) }
+
+  /// A driver that serves this store, and hears of its growth.
+  var driver: BlkBackDriver {
+    BlkBackDriver { device in
+      let attention = device.attention
+      self.state.withLock { $0.attention = attention }
+      return self
+    }
+  }
+
+  func grow(to sectorCount: UInt64) {
+    let attention = state.withLock { state in
+      state.sectorCount = sectorCount
+      return state.attention
+    }
+    attention?()
+  }
+
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
+    memory.submit(requests, to: &completions)
+  }
 }
