@@ -67,6 +67,14 @@ struct BlkFrontResizeTests {
     #expect(disk.geometry?.sectorCount == 96)
   }
 
+  /// Sense by itself, but not for a disk that is in use.
+  @Test func otherSectorsAreRefusedAndTheOldSizeStays() throws {
+    let pair = try pair()
+    try rewrite(pair, BlockGeometry(sectorCount: 128, sectorByteCount: 4096).entries)
+    #expect(disk.isConnected && disk.geometry == BlockGeometry(sectorCount: 64))
+    #expect(try pair.frontendError == "22 the backend has changed sector-size from 512 to 4096 while connected")
+  }
+
   /// Our own backend, told by its store.
   @Test func bothEndsFollowAStoreThatGrows() throws {
     let disk = BlkFrontDevice()
