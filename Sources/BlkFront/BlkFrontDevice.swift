@@ -6,14 +6,14 @@
 /// Register it with a bus, poll that until ``isConnected``, then put requests, ``push()`` them together, and take
 /// completions with ``poll(_:)``.
 ///
-/// When a backend goes away the device connects again as soon as it comes back, and what was in flight is then put again, in
-/// the order in which it was asked for and before anything new: it completes after a pause, and once. What cannot be asked of
-/// the disk that came back fails; nothing is waited for any more, and completes as ``BlkFrontCompletion/Result/disconnected``, when the device was
-/// removed or the bus has taken leave of it. ``BlkFrontOptions/requeuesRequests`` turns that off: what was in flight then completes as disconnected at
-/// once.
+/// When a backend goes away the device connects again as soon as it comes back, and what was in flight is then put again,
+/// in the order in which it was asked for and before anything new: it completes once, after a pause. What cannot be asked
+/// of the disk that came back fails. When the device is removed, or the bus takes leave of it, nobody will answer, and it
+/// completes as ``BlkFrontCompletion/Result/disconnected``. With ``BlkFrontOptions/requeuesRequests`` off it completes so
+/// at once.
 ///
-/// Putting again asks nothing of the backend but that what it has completed stays done: what a killed one had in a memory of its own and
-/// not flushed, a later flush cannot make durable.
+/// What a backend has completed must stay done for that: what a killed one had in a memory of its own, not flushed, no
+/// later flush can make durable.
 public final class BlkFrontDevice: FrontendDriver, Frontend {
   /// The most that a direct request can carry, in bytes, and so every connected device.
   public static let maxDirectByteCount = BlkIf.maxSegmentCount * xenPageSize
@@ -81,8 +81,9 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     try put(BlkFrontRequest(operation: BlkIf.Operation.write, sector: sector, byteCount: byteCount, tag: tag), fill)
   }
 
-  /// As ``write(sector:_:tag:)``, after all that was asked for before, and before all that is asked for after it; the bytes are on the
-  /// medium when it completes, with all that was written before. At most ``maxDirectByteCount``.
+  /// As ``write(sector:_:tag:)``, after all that was asked for before, and before all that is asked for after it; when it
+  /// completes, its bytes and all that was written before are on the medium. At most ``maxDirectByteCount``. On several
+  /// queues it is `.busy` while more than one of them has requests in flight.
   public func writeBarrier(sector: UInt64, _ bytes: Span<UInt8>, tag: UInt64) throws(BlkFrontError) {
     try checkBarrier(byteCount: bytes.count)
     try put(

@@ -97,8 +97,8 @@ struct BlkFrontQueues: ~Copyable {
     }
   }
 
-  /// The queue for a request, of several. A barrier is one for its own queue alone (io/blkif.h says nothing of several): it goes
-  /// where everything else in flight is, and while it is in flight everything goes there.
+  /// The queue for a request, of several. To a backend a barrier is one on its own queue alone (io/blkif.h says nothing of
+  /// several): it goes where everything else in flight is, and while it is in flight everything goes there.
   private mutating func choose(_ request: BlkFrontRequest) throws(BlkFrontError) -> Int {
     var busy: Int?
     var busyCount = 0
