@@ -128,7 +128,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   private mutating func admit(
     _ request: StoreRequest, _ step: Operation.Step, _ completions: inout StoreCompletions
   ) -> Int {
-    if request.kind != .flush, !image.contains(request) {
+    if !image.contains(request) {
       completions.fail(request, because: FileFault.endOfFile.words(image.path))
       return -1
     }

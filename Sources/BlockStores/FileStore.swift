@@ -5,8 +5,8 @@ import SystemPackage
 
 /// A raw image in a file, or one of this machine's block devices: byte 0 of it is byte 0 of the disk.
 ///
-/// Each queue of the disk has an io_uring of its own; where the kernel has none to give, it makes a system call for each
-/// request. A file may be sparse, and discards make holes in it. Nothing else may write it meanwhile: the store takes an
+/// Each queue of the disk has an io_uring of its own; where the kernel has none to give, and on a file system in memory, it
+/// makes a system call for each request. A file may be sparse, and discards make holes in it. Nothing else may write it meanwhile: the store takes an
 /// exclusive lock, shared for a read-only disk, and waits a moment for it.
 ///
 /// A file that grows or shrinks is noticed when the disk's ``geometry`` is next asked for. What of the guest's lies behind a
@@ -44,8 +44,11 @@ public final class FileStore: BlockStore {
   public var isDirect: Bool { image.direct != nil }
 
   public func makeQueue() throws(ResourceError) -> any BlockStore {
-    guard options.usesIOUring, fallbackReason == nil else { return self }
-    return try FileQueue(image, mergesRequests: options.mergesRequests)
+    options.usesIOUring && fallbackReason == nil && !image.isInMemory ? try makeRing() : self
+  }
+
+  func makeRing() throws(ResourceError) -> FileQueue {
+    try FileQueue(image, mergesRequests: options.mergesRequests)
   }
 
   /// Does each request at once.
@@ -133,12 +136,15 @@ enum FileFault: Error, Equatable {
   case endOfFile
   /// An earlier flush failed.
   case lostWrites
+  /// Of another file than one would think.
+  indirect case of(FilePath, FileFault)
 
   func words(_ path: FilePath) -> String {
     switch self {
     case .system(let error): "the image \(path): \(error)"
     case .endOfFile: "the image \(path) has become shorter than its disk"
     case .lostWrites: "the image \(path) has lost writes, so no flush of it can succeed any more"
+    case .of(let path, let fault): fault.words(path)
     }
   }
 }

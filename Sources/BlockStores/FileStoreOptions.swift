@@ -12,7 +12,8 @@ public struct FileStoreOptions: Hashable, Sendable {
   }
 
   public var direct = Direct.automatic
-  /// False does everything with one system call a request, on the queue's thread.
+  /// False does everything with one system call a request, on the queue's thread; so does any file system in memory (tmpfs),
+  /// where io_uring would hand each request to a thread of the kernel's.
   public var usesIOUring = true
   /// Requests of one batch that continue each other are done as one, up to 128 slices of memory and 1 MiB.
   public var mergesRequests = true

@@ -11,6 +11,8 @@ final class ImageFile: Sendable {
   let path: FilePath
   let descriptor: CInt
   let isBlockDevice: Bool
+  /// Its file system has no medium: nothing is ever waited for.
+  let isInMemory: Bool
   /// What direct I/O asks for, in bytes; nil when it goes through the page cache.
   let direct: DirectAlignment?
   private let base: BlockGeometry
@@ -36,6 +38,7 @@ final class ImageFile: Sendable {
     descriptor = opened
     do throws(FileStoreError) {
       isBlockDevice = try Self.isBlockDevice(opened, path)
+      isInMemory = !isBlockDevice && linux_is_in_memory(opened) != 0
       try Self.lock(opened, path, shared: isReadOnly, seconds: options.lockSeconds)
       base = try Self.geometry(opened, path, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
       direct = try Self.direct(
@@ -68,8 +71,9 @@ final class ImageFile: Sendable {
 
   /// Whether the disk, which may have shrunk since the request was looked at, still has the bytes.
   func contains(_ request: StoreRequest) -> Bool {
-    request.sector <= UInt64.max / 512 - request.sectorCount
-      && (request.sector + request.sectorCount) * 512 <= byteCount.load(ordering: .relaxed)
+    let sectorCount = byteCount.load(ordering: .relaxed) / 512
+    return request.sectorCount == 0
+      || request.sectorCount <= sectorCount && request.sector <= sectorCount - request.sectorCount
   }
 
   /// Whether the payload can go to the file as it lies, direct I/O having its demands.
@@ -94,7 +98,7 @@ final class ImageFile: Sendable {
 
   // MARK: Opening
 
-  private static func isBlockDevice(_ descriptor: CInt, _ path: FilePath) throws(FileStoreError) -> Bool {
+  static func isBlockDevice(_ descriptor: CInt, _ path: FilePath) throws(FileStoreError) -> Bool {
     var status = stat()
     guard unsafe fstat(descriptor, &status) == 0, [S_IFREG, S_IFBLK].contains(status.st_mode & S_IFMT) else {
       throw .notAFile(path)
@@ -104,7 +108,7 @@ final class ImageFile: Sendable {
     return status.st_mode & S_IFMT == S_IFBLK
   }
 
-  private static func lock(
+  static func lock(
     _ descriptor: CInt, _ path: FilePath, shared: Bool, seconds: Double
   ) throws(FileStoreError) {
     let deadline = Uptime.now.nanoseconds + UInt64(max(0, seconds) * 1e9)
@@ -177,11 +181,7 @@ final class ImageFile: Sendable {
   }
 
   private static func firstNumber(in path: String) -> UInt64? {
-    guard let file = try? FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec) else { return nil }
-    defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 32)
-    let count = (try? unsafe bytes.withUnsafeMutableBytes { unsafe try file.read(into: $0) }) ?? 0
-    return UInt64(String(decoding: bytes.prefix(count).prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self))
+    smallFile(path).flatMap { UInt64(String(decoding: $0.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self)) }
   }
 
   /// Turns direct I/O on, if that is wanted and possible.
@@ -205,4 +205,14 @@ final class ImageFile: Sendable {
     }
     return DirectAlignment(memory: Int(memory), offset: Int(offset))
   }
+}
+
+/// What a file of the kernel's says, as far as 64 bytes go.
+func smallFile(_ path: String) -> [UInt8]? {
+  guard let file = try? FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec) else { return nil }
+  defer { try? file.close() }
+  var bytes = [UInt8](repeating: 0, count: 64)
+  // Safe: the array has room for as many bytes.
+  guard let count = try? unsafe bytes.withUnsafeMutableBytes({ unsafe try file.read(into: $0) }) else { return nil }
+  return Array(bytes.prefix(count))
 }

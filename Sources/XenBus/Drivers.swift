@@ -51,6 +51,10 @@ public protocol Backend: AnyObject {
   /// Stops serving and lets go of everything of the frontend's. Harmless at any time, also twice.
   func disconnect(_ device: XenbusDevice)
 
+  /// As ``disconnect(_:)``, when the bus ends without taking leave of the frontend: what another process could go on with after
+  /// a kill may be left for it.
+  func end(_ device: XenbusDevice)
+
   /// Answers all that was taken, takes nothing more and lets go of everything of the frontend's, which is to notice nothing
   /// but a pause.
   ///
@@ -82,6 +86,7 @@ public protocol Backend: AnyObject {
 extension Backend {
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
   public func attend(_ device: XenbusDevice) throws(DeviceError) {}
+  public func end(_ device: XenbusDevice) { disconnect(device) }
   public var resumePoint: String? { nil }
 
   public func detach(_ device: XenbusDevice) throws(DeviceError) -> String {

@@ -31,21 +31,22 @@ struct EventSpace {
       self.delivery = delivery
     }
 
-    func raise() {
+    /// - Returns: whom to wake when no lock is held, if anybody.
+    func raise() -> Mailbox<EventChannelPort>? {
       isPending = true
-      deliver()
+      return deliver()
     }
 
-    func unmask() {
+    func unmask() -> Mailbox<EventChannelPort>? {
       isMasked = false
-      deliver()
+      return deliver()
     }
 
-    private func deliver() {
-      guard isPending, !isMasked else { return }
+    private func deliver() -> Mailbox<EventChannelPort>? {
+      guard isPending, !isMasked else { return nil }
       isPending = false
       isMasked = true
-      delivery.put(key.port)
+      return delivery.enqueue(key.port) ? delivery : nil
     }
   }
 
@@ -87,7 +88,7 @@ struct EventSpace {
     let mine = open(by: process, .bound(other.key), delivery)
     other.peer = .bound(mine.key)
     // Xen marks the new port pending, for an event that came before the binding.
-    raise(mine)
+    raise(mine)?.wake()
     return mine.key.port
   }
 
@@ -97,11 +98,16 @@ struct EventSpace {
     return port
   }
 
-  mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
-    if case .bound(let otherKey) = port(key, on: delivery)?.peer, let other = ports[otherKey] { raise(other) }
+  /// - Returns: whom to wake when no lock is held, if anybody.
+  mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Mailbox<EventChannelPort>? {
+    guard case .bound(let otherKey) = port(key, on: delivery)?.peer, let other = ports[otherKey] else { return nil }
+    return raise(other)
   }
 
-  func unmask(_ key: Key, on delivery: Mailbox<EventChannelPort>) { port(key, on: delivery)?.unmask() }
+  /// - Returns: whom to wake when no lock is held, if anybody.
+  func unmask(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Mailbox<EventChannelPort>? {
+    port(key, on: delivery)?.unmask()
+  }
 
   mutating func close(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
     if let port = port(key, on: delivery) { close(port) }
@@ -126,16 +132,17 @@ struct EventSpace {
     if faults == EventFaults() { deliverHeld() }
   }
 
-  private mutating func raise(_ port: Port) {
+  private mutating func raise(_ port: Port) -> Mailbox<EventChannelPort>? {
     // What is held back has not come yet: this event and that are one.
-    if port.isHeld { return }
+    if port.isHeld { return nil }
     if faults.delayed.strikes(&random) {
       port.isHeld = true
       held.append(port)
-      return
+      return nil
     }
-    port.raise()
+    let woken = port.raise()
     if faults.duplicated.strikes(&random) { held.append(port) }
+    return woken
   }
 
   /// Raises what was held back, and says how many events that were.
@@ -154,7 +161,7 @@ struct EventSpace {
     due = due.filter { ports[$0.key] === $0 }
     for port in due {
       port.isHeld = false
-      port.raise()
+      port.raise()?.wake()
     }
     return due.count
   }

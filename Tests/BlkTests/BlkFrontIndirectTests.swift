@@ -257,8 +257,8 @@ struct BlkFrontIndirectTests {
   @Test(arguments: BlkProtocol.allCases)
   func discardReachesTheStore(layout: BlkProtocol) throws {
     let disk = disk(32, layout)
-    let store = RecordingStore(
-      geometry: BlockGeometry(sectorCount: 1024, discard: DiscardLimits(granularity: 4096, isSecure: true)))
+    let geometry = BlockGeometry(sectorCount: 1024, discard: DiscardLimits(granularity: 4096, isSecure: true))
+    let store = RecordingStore(geometry, on: MemoryStore(geometry: geometry))
     let pair = try pair(disk, store: store)
     try pair.connect()
     try disk.discard(sector: 8, sectorCount: 1000, tag: 1)

@@ -1,23 +1,73 @@
 import BlkBack
 import Synchronization
 
+/// A disk in memory whose bytes a test sees past everybody, which discards to zeros, and whose size may change.
+final class ModelDisk: BlockStore {
+  private let pages: PrivatePages
+  private let shape: Mutex<BlockGeometry>
+
+  /// - Parameter capacity: the sectors that it may grow to; nil for as many as it has.
+  init(_ geometry: BlockGeometry, capacity: UInt64? = nil) {
+    shape = Mutex(geometry)
+    pages = PrivatePages(pageCount: Int((capacity ?? geometry.sectorCount) + 7) / 8)
+  }
+
+  convenience init(sectorCount: UInt64) {
+    self.init(BlockGeometry(sectorCount: sectorCount, discard: DiscardLimits(granularity: 512, isSecure: true)))
+  }
+
+  var geometry: BlockGeometry { shape.withLock { $0 } }
+
+  /// Somebody then has to call for attention.
+  func resize(to sectorCount: UInt64) { shape.withLock { $0.sectorCount = sectorCount } }
+
+  func bytes(sector: UInt64, sectorCount: Int) -> [UInt8] {
+    pages.bytes.slice(from: Int(sector) * 512, count: sectorCount * 512).copied()
+  }
+
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
+    let size = geometry.sectorCount
+    for index in requests.indices {
+      let request = requests[index]
+      guard request.sector + request.sectorCount <= size else {
+        completions.fail(request, because: "the disk has become smaller")
+        continue
+      }
+      let place = pages.bytes.slice(from: Int(request.offset), count: Int(request.sectorCount) * 512)
+      switch request.kind {
+      case .read: request.payload.copy(from: place)
+      case .write, .writeBarrier: request.payload.copy(to: place)
+      case .flush: break
+      case .discard, .secureDiscard: place.zero()
+      }
+      completions.complete(request)
+    }
+  }
+}
+
 /// Remembers what it was asked for.
 final class RecordingStore: BlockStore {
-  private let memory: MemoryStore
-  private let lines = Mutex<[String]>([])
+  let geometry: BlockGeometry
+  private let store: (any BlockStore)?
+  private let lines = Mutex<[(line: String, sectorCount: UInt64)]>([])
 
-  convenience init(sectorCount: UInt64) { self.init(geometry: BlockGeometry(sectorCount: sectorCount)) }
+  /// - Parameter store: does what it is asked for; nil for nobody.
+  init(_ geometry: BlockGeometry, on store: (any BlockStore)? = nil) { (self.geometry, self.store) = (geometry, store) }
 
-  init(geometry: BlockGeometry) { memory = MemoryStore(geometry: geometry) }
+  convenience init(sectorCount: UInt64) {
+    self.init(BlockGeometry(sectorCount: sectorCount), on: MemoryStore(sectorCount: sectorCount))
+  }
 
-  var geometry: BlockGeometry { memory.geometry }
-  var record: [String] { lines.withLock { $0 } }
+  var record: [String] { lines.withLock { $0.map(\.line) } }
+  var sectorCounts: [UInt64] { lines.withLock { $0.map(\.sectorCount) } }
 
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     for index in requests.indices {
-      lines.withLock { $0.append("\(requests[index].kind) \(requests[index].sector)") }
+      let request = requests[index]
+      lines.withLock { $0.append(("\(request.kind) \(request.sector)", request.sectorCount)) }
+      if store == nil { completions.complete(request) }
     }
-    memory.submit(requests, to: &completions)
+    store?.submit(requests, to: &completions)
   }
 }
 
@@ -62,6 +112,7 @@ final class HoldingStore: BlockStore {
     var held: [StoreRequest] = []
     var submittedCount = 0
     var holds = true
+    var fails = false
   }
 
   private let store: any BlockStore
@@ -81,6 +132,12 @@ final class HoldingStore: BlockStore {
     wakeup.signal()
   }
 
+  /// The same, but nothing of it is done.
+  func giveUp() {
+    contents.withLock { $0.fails = true }
+    letGo()
+  }
+
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     contents.withLock { contents in
       contents.submittedCount += requests.count
@@ -95,6 +152,10 @@ final class HoldingStore: BlockStore {
       guard !contents.holds else { return [] }
       defer { contents.held = [] }
       return contents.held
+    }
+    guard !contents.withLock(\.fails) else {
+      for request in requests { completions.complete(request, succeeded: false) }
+      return
     }
     store.submit(requests.span, to: &completions)
   }

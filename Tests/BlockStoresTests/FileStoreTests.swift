@@ -17,6 +17,15 @@ enum FileWay: String, CaseIterable, CustomTestStringConvertible {
     return options
   }
 
+  /// Whatever file system the file is on.
+  func driver(_ store: FileStore, pageCount: Int = 512) throws -> StoreDriver {
+    StoreDriver(options.usesIOUring ? try store.makeRing() : store, pageCount: pageCount)
+  }
+
+  func driver(_ file: TemporaryFile, pageCount: Int = 512) throws -> StoreDriver {
+    try driver(FileStore(path: file.path, options: options), pageCount: pageCount)
+  }
+
   var testDescription: String { rawValue }
 }
 
@@ -26,7 +35,7 @@ struct FileStoreTests {
     let file = try TemporaryFile(byteCount: 1 << 20)
     let store = try FileStore(path: file.path, options: way.options)
     #expect(store.fallbackReason == nil && store.geometry.sectorCount == 2048)
-    let driver = try StoreDriver(queueOf: store)
+    let driver = try way.driver(store)
     let bytes = pattern(40_960, seed: 3)
     #expect(driver.write(bytes, sector: 100))
     #expect(driver.read(sector: 100, byteCount: bytes.count) == bytes)
@@ -38,7 +47,7 @@ struct FileStoreTests {
   @Test(arguments: FileWay.allCases) func piecesGoToTheirPlacesAndNowhereElse(_ way: FileWay) throws {
     let content = pattern(1 << 20, seed: 4)
     let file = try TemporaryFile(content)
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: way.options))
+    let driver = try way.driver(file)
     driver.memory.copy(from: [UInt8](repeating: 0xEE, count: driver.memory.count).span)
     // As segments lie: any sectors of any pages.
     let places = [4096..<8192, 512..<1024, 12_800..<13_312, 16_384..<20_480, 9216..<9728]
@@ -57,7 +66,7 @@ struct FileStoreTests {
   /// What no request of a guest's has, and a store above this one may.
   @Test(arguments: FileWay.allCases) func payloadAtAnyAddressIsMoved(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 1 << 20)
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: way.options))
+    let driver = try way.driver(file)
     let bytes = pattern(8192, seed: 5)
     driver.memory.slice(from: 24, count: bytes.count).copy(from: bytes.span)
     #expect(driver.perform(.write, sector: 3, [24..<1000, 1000..<8216]))
@@ -69,7 +78,7 @@ struct FileStoreTests {
 
   @Test(arguments: FileWay.allCases) func barrierWritesBetweenFlushes(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 1 << 16)
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: way.options))
+    let driver = try way.driver(file)
     let bytes = pattern(4096, seed: 6)
     driver.memory.slice(from: 0, count: 4096).copy(from: bytes.span)
     #expect(driver.perform(.writeBarrier, sector: 8, [0..<4096]))
@@ -81,7 +90,7 @@ struct FileStoreTests {
   @Test(arguments: FileWay.allCases) func manyMoreRequestsThanTheRingHoldsAreAllDone(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 4 << 20)
     let store = try FileStore(path: file.path, options: way.options)
-    let driver = try StoreDriver(queueOf: store, pageCount: 256)
+    let driver = try way.driver(store, pageCount: 256)
     let bytes = pattern(2000 * 512, seed: 7)
     driver.memory.slice(from: 0, count: bytes.count).copy(from: bytes.span)
     // Backwards, so that none continues another.
@@ -98,7 +107,7 @@ struct FileStoreTests {
     let store = try FileStore(path: file.path, options: way.options)
     let limits = try #require(store.geometry.discard, "the file system of /tmp makes no holes")
     #expect(limits.granularity >= 512 && !limits.isSecure)
-    let driver = try StoreDriver(queueOf: store)
+    let driver = try way.driver(store)
     #expect(driver.perform(.flush, sector: 0))
     let before = try blockCount(file.path)
     #expect(driver.perform(.discard, sector: 512, sectorCount: 1024))
@@ -112,7 +121,7 @@ struct FileStoreTests {
   @Test func hugeDiscardIsSplit() throws {
     let file = try TemporaryFile(byteCount: 5 << 30)
     let store = try FileStore(path: file.path, options: FileWay.ringCached.options)
-    let driver = try StoreDriver(queueOf: store)
+    let driver = try FileWay.ringCached.driver(store)
     let last = store.geometry.sectorCount - 8
     #expect(driver.write(pattern(4096, seed: 9), sector: last))
     #expect(driver.perform(.flush, sector: 0))
@@ -135,7 +144,7 @@ struct FileStoreTests {
 
   @Test(arguments: [FileWay.ringDirect, .ringCached]) func neighboursAreDoneAsOne(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 4 << 20)
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: way.options))
+    let driver = try way.driver(file)
     let queue = try #require(driver.queue as? FileQueue)
     let bytes = pattern(64 * 4096, seed: 10)
     driver.memory.slice(from: 4096, count: bytes.count).copy(from: bytes.span)
@@ -157,7 +166,7 @@ struct FileStoreTests {
   ) throws {
     let content = pattern(1 << 20, seed: 11)
     let file = try TemporaryFile(content)
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: way.options))
+    let driver = try way.driver(file)
     let queue = try #require(driver.queue as? FileQueue)
     let guardByte: UInt8 = 0xEE
     driver.memory.copy(from: [UInt8](repeating: guardByte, count: driver.memory.count).span)
@@ -181,7 +190,7 @@ struct FileStoreTests {
   @Test(arguments: [FileWay.ringDirect, .ringCached]) func oneOfManyMergedFailsAlone(_ way: FileWay) throws {
     let content = pattern(64 * 512, seed: 12)
     let file = try TemporaryFile(content)
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: way.options))
+    let driver = try way.driver(file)
     try FileDescriptor.open(file.path, .readWrite).closing { try $0.resize(to: 24 * 512) }
     for index in 0..<4 { driver.put(.read, sector: UInt64(index * 8), [index * 4096..<index * 4096 + 4096]) }
     #expect(driver.run())
@@ -193,7 +202,7 @@ struct FileStoreTests {
   @Test func nothingIsMergedBeyondTheBoundsOrWhenNotWanted() throws {
     let file = try TemporaryFile(byteCount: 8 << 20)
     var options = FileWay.ringCached.options
-    let driver = try StoreDriver(queueOf: FileStore(path: file.path, options: options), pageCount: 1024)
+    let driver = try FileWay.ringCached.driver(file, pageCount: 1024)
     // 1 MiB each: two do not fit into one. 129 slices: one too many.
     driver.put(.read, sector: 0, [0..<1 << 20])
     driver.put(.read, sector: 2048, [1 << 20..<2 << 20])
@@ -205,7 +214,7 @@ struct FileStoreTests {
     #expect((driver.queue as? FileQueue)?.operationCount == 4)
     options.mergesRequests = false
     let other = try TemporaryFile(byteCount: 1 << 20)
-    let plain = try StoreDriver(queueOf: FileStore(path: other.path, options: options))
+    let plain = StoreDriver(try FileStore(path: other.path, options: options).makeRing())
     for index in 0..<16 { plain.put(.read, sector: UInt64(index), [index * 512..<index * 512 + 512]) }
     #expect(plain.run())
     #expect((plain.queue as? FileQueue)?.operationCount == 16)
@@ -216,7 +225,7 @@ struct FileStoreTests {
   @Test(arguments: FileWay.allCases) func sizeIsThatOfTheFileNow(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 1 << 20)
     let store = try FileStore(path: file.path, options: way.options)
-    let driver = try StoreDriver(queueOf: store)
+    let driver = try way.driver(store)
     func resize(to byteCount: Int64) throws {
       try FileDescriptor.open(file.path, .readWrite).closing { try $0.resize(to: byteCount) }
     }
@@ -244,7 +253,7 @@ struct FileStoreTests {
   @Test(arguments: [FileWay.ringDirect, .ringCached]) func whatAThreadBeganAnotherEnds(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 16 << 20)
     let store = try FileStore(path: file.path, options: way.options)
-    let driver = try StoreDriver(queueOf: store, pageCount: 16)
+    let driver = try way.driver(store, pageCount: 16)
     let bytes = pattern(driver.memory.count, seed: 13)
     driver.memory.copy(from: bytes.span)
     // Backwards, so that nothing is merged.
@@ -289,6 +298,18 @@ struct FileStoreTests {
     let store = try FileStore(path: file.path)
     #expect(store.geometry.sectorCount == 8)
     thread.join()
+  }
+
+  @Test func fileInMemoryIsServedByCalls() throws {
+    let path = FilePath("/dev/shm/swift-xen-\(getpid())")
+    let file = try FileDescriptor.open(path, .readWrite, options: .create, permissions: .ownerReadWrite)
+    defer { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
+    try file.closing { try $0.resize(to: 1 << 16) }
+    let store = try FileStore(path: path)
+    let driver = try StoreDriver(queueOf: store)
+    #expect(driver.queue === store && store.fallbackReason == nil)
+    #expect(driver.write(pattern(4096, seed: 2), sector: 8))
+    #expect(driver.read(sector: 8, byteCount: 4096) == pattern(4096, seed: 2))
   }
 
   // MARK: What cannot be served

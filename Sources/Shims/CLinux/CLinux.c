@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -12,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 int linux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
@@ -45,6 +47,11 @@ int linux_set_mtu(int socket, const char *name, int mtu) {
   struct ifreq request = named(name);
   request.ifr_mtu = mtu;
   return ioctl(socket, SIOCSIFMTU, &request);
+}
+
+int linux_is_in_memory(int descriptor) {
+  struct statfs status;
+  return fstatfs(descriptor, &status) == 0 && (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
 }
 
 int linux_direct_alignment(int descriptor, unsigned *memory, unsigned *offset) {

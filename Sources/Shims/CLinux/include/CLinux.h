@@ -24,6 +24,9 @@ int linux_tap_set_carrier(int descriptor, int is_up);
 /// Sets the MTU of the interface `name` (SIOCSIFMTU) through any socket; -1 on failure.
 int linux_set_mtu(int socket, const char *name, int mtu);
 
+/// Whether a file's file system has no medium (tmpfs, ramfs).
+int linux_is_in_memory(int descriptor);
+
 /// What direct I/O on a file asks for (statx(2), `STATX_DIOALIGN`), in bytes: of memory addresses, and of offsets and lengths;
 /// -1 where the kernel does not say, and zeros where there is none.
 int linux_direct_alignment(int descriptor, unsigned *memory, unsigned *offset);
