@@ -14,7 +14,8 @@ extension BlkBackStatistics {
 extension FileStore {
   /// How it reads and writes its image, in a few words.
   public var access: String {
-    let ring = fallbackReason.map { "without io_uring (\($0))" } ?? "with io_uring"
+    let ring = usesIOUring ? "with io_uring" : "with a system call a request"
     return "the image is read and written \(ring), \(isDirect ? "past" : "through") the page cache"
+      + (fallbackReason.map { "; there is no \($0)" } ?? "")
   }
 }

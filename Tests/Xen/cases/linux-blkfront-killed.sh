@@ -10,8 +10,12 @@ noise() { dmesg | grep -Eic 'xvda.*(error|fail|invalid|hung)|blkfront.*(error|fa
 
 # Linux allocates pages for all slots at their largest: 65 MB of them here.
 load xen-blkfront max_ring_page_order=2 max_indirect_segments=64
+# A block device and not a file in memory, so that requests are under way in the kernel, and completed in any order.
+modprobe loop
 truncate -s 96M disk
-serve_disk disk
+losetup /dev/loop0 disk
+serve_disk disk --image /dev/loop0
+grep -q 'with io_uring, past the page cache' log || { cat log; fail "the image is read and written another way"; }
 agreed queues 2 4 2
 agreed 'ring pages' 4 16 4
 agreed feature-persistent yes yes on
@@ -59,7 +63,7 @@ while [ $killed -lt $kills ]; do
   wait $server || true
   killed=$((killed + 1))
   is "the states after a kill" "$(xenstore-read $front/state) $(xenstore-read $back/state)" '4 4'
-  start_server
+  start_server --image /dev/loop0
 done
 touch enough
 wait $writer || { cat fio.log; fail "fio has failed, or found blocks that are not what it wrote"; }
@@ -73,3 +77,4 @@ hits=$(grep -c "had no answer" log)
 dd if=/dev/xvda of=again bs=1M iflag=direct
 same "what Linux reads in the end is not what the image holds" again disk
 end_disk
+losetup -d /dev/loop0

@@ -6,7 +6,7 @@ import RigSupport
 /// usage: blk-front FRONTEND-PATH read FILE       the whole disk into the file
 ///        blk-front FRONTEND-PATH write FILE      the file onto the disk from its start on, and a flush
 ///        blk-front FRONTEND-PATH barrier FILE    the same in writes that are barriers
-///        blk-front FRONTEND-PATH rewrite FILE    the same as write, over and over until SIGTERM
+///        blk-front FRONTEND-PATH rewrite FILE    the same as write, over and over until SIGTERM; says when the disk's size changes
 ///        blk-front FRONTEND-PATH discard SECTOR COUNT    so many sectors of 512 bytes from there on; secure-discard the same
 ///        blk-front FRONTEND-PATH refuse          fails unless the disk refuses to be written
 ///
@@ -35,11 +35,14 @@ import RigSupport
       case ("barrier", 3): try disk.write(RigProgram.bytes(of: arguments[2]), as: .barrier)
       case ("rewrite", 3):
         let bytes = try RigProgram.bytes(of: arguments[2])
-        var rounds = 0
+        var (rounds, sectorCount) = (0, disk.geometry.sectorCount)
         while !RigProgram.isStopRequested {
           try disk.write(bytes, as: .write)
           rounds += 1
           RigProgram.say("round \(rounds) is written")
+          guard let now = disk.device.geometry?.sectorCount, now != sectorCount else { continue }
+          sectorCount = now
+          RigProgram.say("the disk has \(sectorCount) sectors")
         }
       case ("discard", 4), ("secure-discard", 4):
         guard let sector = UInt64(arguments[2]), let count = UInt64(arguments[3]) else {
