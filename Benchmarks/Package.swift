@@ -5,11 +5,23 @@ let package = Package(
   name: "swift-xen-benchmarks",
   dependencies: [
     .package(name: "swift-xen", path: ".."),
+    .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system.git", from: "1.4.0"),
   ],
   targets: [
     .target(name: "CRingTwin"),
+    .executableTarget(
+      name: "block-benchmark",
+      dependencies: [
+        .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "BlockStores", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(
       name: "driver-benchmark",
       dependencies: [

@@ -41,14 +41,23 @@ let package = Package(
     .executableTarget(
       name: "xen-blkback",
       dependencies: [
-        "ToolSupport",
+        "BlkBackTool", "ToolSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "BlockStores", package: "swift-xen"),
         .product(name: "XenNative", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       exclude: ["xen-blkback.service"], swiftSettings: strict),
+    // What programs that serve disks share: the options of a disk, and how they say what it has done.
+    .target(
+      name: "BlkBackTool",
+      dependencies: [
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
     // What the programs for a real Xen share.
     .target(
       name: "ToolSupport",
@@ -123,6 +132,13 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "NBDProtocolTests", dependencies: ["NBDProtocol", .product(name: "NIOCore", package: "swift-nio")],
+      swiftSettings: strict),
+    .testTarget(
+      name: "BlkBackToolTests",
+      dependencies: [
+        "BlkBackTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
+      ],
       swiftSettings: strict),
     .testTarget(
       name: "XenDeviceTests",

@@ -1,60 +1,57 @@
 # limit: 900
-# One disk image on a tmpfs, served in turn by Linux's xen-blkback (through a loop device), QEMU's qdisk and our BlkBack, to
-# Linux's own xen-blkfront in the control domain; three rounds. Prints "TIMES ROUND BACKEND WORKLOAD IOPS".
+# needs: fio qdisk
+# One file on a tmpfs, served at the same time by Linux's xen-blkback (through a loop device), QEMU's qdisk and our BlkBack, as
+# three disks of Linux's own xen-blkfront in the control domain, which are measured in turn. Prints
+# "TIMES ROUND BACKEND WORKLOAD BLOCK DEPTH IOPS".
 . /payload/functions
 
-front=/local/domain/0/device/vbd/51712
+rounds=5
 
-connect() {  # TYPE KEY VALUE...
-  back=/local/domain/0/backend/$1/0/51712
-  shift
+connect() {  # NAME NUMBER TYPE KEY VALUE...
+  front=/local/domain/0/device/vbd/$2 back=/local/domain/0/backend/$3/0/$2
+  printf '%s\n' "front virtual-device $2" 'front device-type disk' 'back mode w' "back dev $1" > keys
+  shift 3
   while [ $# -gt 0 ]; do
-    xenstore-write "$back/$1" "$2"
+    echo "back $1 $2" >> keys
     shift 2
   done
-  # Without its state a device is not looked at.
-  xenstore-write $back/frontend $front $back/frontend-id 0 $back/online 1 $back/mode w $back/dev xvda $back/state 1 \
-    $front/backend $back $front/backend-id 0 $front/virtual-device 51712 $front/device-type disk $front/state 1
+  make_device $front $back 0 keys
 }
 
-measure() {  # BACKEND
-  wait_for_state $front 4
-  wait_for "xvda is there" test -b /dev/xvda
-  for workload in read write randread randwrite; do
-    # Fields 8 and 49 of fio's terse output (version 3) are reads and writes a second.
-    figure=$(fio --name=x --filename=/dev/xvda --rw=$workload --bs=4k --iodepth=32 --ioengine=libaio --direct=1 \
-      --time_based --runtime=3 --output-format=terse | awk -F';' '$1 == 3 { print $8 + $49 }')
-    echo "TIMES $round $1 $workload ${figure%.*}"
-  done
-  xenstore-write $back/online 0 $back/state 5
-  wait_for_state $front 6
-  wait_for "the back end has closed" closed
-  for directory in $back $front; do if xenstore-exists $directory; then xenstore-rm $directory; fi; done
-  wait_for "xvda has gone" test ! -e /sys/block/xvda
+measure() {  # BACKEND DISK WORKLOAD BLOCK DEPTH
+  # Fields 8 and 49 of fio's terse output (version 3) are reads and writes a second.
+  figure=$(fio --name=x --filename=/dev/$2 --rw=$3 --bs=$4k --iodepth=$5 --ioengine=libaio --direct=1 \
+    --time_based --runtime=2 --output-format=terse | awk -F';' '$1 == 3 { print $8 + $49 }')
+  echo "TIMES $round $1 $3 $4 $5 ${figure%.*}"
 }
-# QEMU removes the keys of what it has closed.
-closed() { ! xenstore-exists $back || state_is $back 6; }
 
 modprobe loop
 modprobe xen-blkback
 modprobe xen-blkfront
 dd if=/dev/urandom of=disk bs=1M count=64
-qemu-system-xen -xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -daemonize -monitor none -serial none -parallel none \
-  -nodefaults -no-user-config -pidfile qemu.pid
+qemu-system-xen -xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -monitor none -serial none -parallel none \
+  -nodefaults -no-user-config > qemu.log 2>&1 &
+qemu=$!
 
-for round in 1 2 3; do
-  losetup /dev/loop0 disk
-  connect vbd type phy physical-device "$(stat -c %t:%T /dev/loop0)"
-  measure xen-blkback
-  wait_for "the loop device is free" losetup -d /dev/loop0
-
-  connect qdisk device-type disk params "aio:$PWD/disk"
-  measure qdisk
-
-  connect ublk
-  xen-blkback serve $back --image disk &
-  server=$!
-  measure BlkBack
-  wait $server
+losetup /dev/loop0 disk
+connect xvda 51712 vbd type phy physical-device "$(stat -c %t:%T /dev/loop0)"
+connect xvdb 51728 qdisk device-type disk params "aio:$PWD/disk"
+connect xvdc 51744 ublk params "$PWD/disk"
+xen-blkback watch --type ublk > log 2>&1 &
+server=$!
+for disk in xvda xvdb xvdc; do
+  wait_for "$disk is there" test -b /dev/$disk || { cat qemu.log log; xenstore-ls -f | grep 51728; exit 1; }
 done
-kill "$(cat qemu.pid)"
+cat log
+
+for round in $(seq $rounds); do
+  for row in 'randread 4 1' 'randwrite 4 1' 'randread 4 32' 'randwrite 4 32' 'read 128 8' 'write 128 8'; do
+    measure xen-blkback xvda $row
+    measure qdisk xvdb $row
+    measure BlkBack xvdc $row
+  done
+done
+kill $server
+wait $server
+tail -n 1 log
+kill $qemu

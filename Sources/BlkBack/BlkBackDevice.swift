@@ -42,7 +42,16 @@ final class BlkBackDevice: Backend {
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     geometry = try geometry(device, offersDiscard: options.offersDiscard)
     try attach(device, options, from: nil)
-    return geometry.entries(in: options.sectorUnits)
+    return geometry.entries(in: options.sectorUnits) + [unitsEntry(options.sectorUnits)]
+  }
+
+  /// Of our own, for whoever resumes: what a request's numbers mean, where that is not what the header says.
+  private func unitsEntry(_ units: SectorUnits) -> StoreEntry {
+    guard geometry.sectorByteCount > BlkIf.sectorByteCount, units != .standard else {
+      return StoreEntry(absent: "sector-units")
+    }
+    return StoreEntry(
+      "sector-units", [units.sectors, units.sectorNumber, units.firstSector].map { "\($0)" }.joined(separator: ","))
   }
 
   /// What is left in our own directory for a successor: the name of the record of what is in flight.
@@ -54,7 +63,7 @@ final class BlkBackDevice: Backend {
   func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
     let agreed = try agreedOptions(device)
     geometry = try geometry(device, offersDiscard: try device.own.flag("feature-discard"))
-    for entry in geometry.entries(in: agreed.sectorUnits) {
+    for entry in geometry.entries(in: agreed.sectorUnits) + [unitsEntry(agreed.sectorUnits)] {
       let known = try device.own.optionalString(entry.key)
       guard known == entry.value else {
         throw .resource(
@@ -233,7 +242,11 @@ final class BlkBackDevice: Backend {
     size.sectorCount = sectorCount
     geometry.sectorCount = sectorCount
     let told = geometry.entries(in: options.sectorUnits).filter { $0.key == "sectors" }
-    try device.write(told + [StoreEntry("state", XenbusState.connected.rawValue)])
+    try device.own.transaction { (own) throws(DeviceError) in
+      // Not over what the toolstack has written meanwhile, who withdraws the device or has made it anew.
+      guard XenbusState(key: try own.optionalString("state")) == .connected else { return }
+      try own.write(told + [StoreEntry("state", XenbusState.connected.rawValue)])
+    }
   }
 
   func detach(_ device: XenbusDevice) throws(DeviceError) -> String {
@@ -248,6 +261,9 @@ final class BlkBackDevice: Backend {
   }
 
   func disconnect(_ device: XenbusDevice) { disconnect(device, leavingRecord: false) }
+
+  /// What had no answer when this process ended is another one's to do, as after a kill.
+  func end(_ device: XenbusDevice) { disconnect(device, leavingRecord: true) }
 
   private func disconnect(_ device: XenbusDevice, leavingRecord: Bool) {
     guard !queues.isEmpty else {

@@ -156,9 +156,7 @@ struct BlkBackWork: ~Copyable {
     store.reap(into: &completions)
     finish()
     let taken = try take(budget: budget)
-    submit()
-    finish()
-    submitBarrierWhenAlone()
+    proceed()
     try countWaited()
     push()
     if taken == budget { return .more }
@@ -175,7 +173,6 @@ struct BlkBackWork: ~Copyable {
 
   /// Slots to validated requests; those that do not pass are answered at once.
   private mutating func take(budget: Int) throws(RingViolation) -> Int {
-    if isReplaying { replay() }
     guard takesMore else { return 0 }
     try countWaited()
     let limit = min(Int(try ring.available()), budget, freePlaces.count)
@@ -186,10 +183,25 @@ struct BlkBackWork: ~Copyable {
       taken += 1
       let place = freePlaces.removeLast()
       record?.take(raw, at: index, slot: place)
+      // Before each one is done, and not once for all: the answer to one that does not pass is put here, over a slot from
+      // which a successor would read again.
+      record?.consumed = ring.requestIndex
       admit(raw, place)
     }
-    if taken > 0, let record { record.consumed = ring.requestIndex }
     return taken
+  }
+
+  /// Everything that has been taken goes as far as it does without waiting for the store: what a store completes at once
+  /// may be what others wait for, a barrier or buffers.
+  private mutating func proceed() {
+    while true {
+      if isReplaying { replay() }
+      let count = inFlightCount
+      submit()
+      finish()
+      submitBarrierWhenAlone()
+      guard inFlightCount < count, !arrived.isEmpty || isReplaying else { return }
+    }
   }
 
   /// What a killed process left goes its way again, in its order; all of it is answered before anything new is taken.
@@ -235,15 +247,21 @@ struct BlkBackWork: ~Copyable {
   /// The arrived requests go to the store together, as many as there are buffers for; the others stay.
   private mutating func submit() {
     guard !arrived.isEmpty else { return }
+    // Their segments first: the buffers that are lent for that are all back before payload takes any.
     var count = 0
     while count < arrived.count, describe(arrived[count]) { count += 1 }
     runCopies()
+    for index in 0..<count { parse(arrived[index]) }
     var ready = 0
-    while ready < count, parse(arrived[ready]), provide(arrived[ready]) { ready += 1 }
+    while ready < count, provide(arrived[ready]) { ready += 1 }
     runCopies()
     for index in 0..<ready where places[arrived[index]] != nil {
       let place = arrived[index]
-      if places[place]!.hasFailed { answer(place, succeeded: false) } else { batch.append(storeRequest(place)) }
+      if places[place]!.hasFailed || !isOnDisk(place) {
+        answer(place, succeeded: false)
+      } else {
+        batch.append(storeRequest(place))
+      }
     }
     arrived.removeSubrange(..<ready)
     counts.waitedRequests &+= UInt64(max(0, arrived.count - waitingCount))
@@ -257,6 +275,12 @@ struct BlkBackWork: ~Copyable {
     swap(&requests, &batch)
   }
 
+  /// Still, after having waited: the disk may have become smaller.
+  private func isOnDisk(_ place: Int) -> Bool {
+    let request = places[place]!.request
+    return rules.disk.contains(sector: request.sector, count: request.sectorCount)
+  }
+
   private func storeRequest(_ place: Int) -> StoreRequest {
     let (request, payload) = (places[place]!.request, places[place]!.pieces)
     return StoreRequest(
@@ -268,11 +292,12 @@ struct BlkBackWork: ~Copyable {
   ///
   /// - Returns: false when there are no buffers.
   private mutating func describe(_ place: Int) -> Bool {
-    guard !places[place]!.isParsed, places[place]!.bufferCount == 0 else { return true }
+    guard !places[place]!.isParsed, !places[place]!.hasFailed else { return true }
     let request = places[place]!.request
     if map(place, request.indirectPageCount, { GrantReference(rawValue: request.indirectReferences[$0]) }) {
       return true
     }
+    if places[place]!.hasFailed { return true }
     guard takeBuffers(request.indirectPageCount, for: place) else { return false }
     for page in 0..<request.indirectPageCount {
       let count = min(request.segmentCount - page * BlkIf.segmentsPerIndirectPage, BlkIf.segmentsPerIndirectPage)
@@ -284,13 +309,11 @@ struct BlkBackWork: ~Copyable {
   }
 
   /// An indirect request's segments pass the gate, from a copy of our own. One that does not pass is answered.
-  ///
-  /// - Returns: false when its pages have been unmapped since, to be found again.
-  private mutating func parse(_ place: Int) -> Bool {
-    guard !places[place]!.isParsed else { return true }
+  private mutating func parse(_ place: Int) {
+    guard !places[place]!.isParsed else { return }
+    if places[place]!.hasFailed { return giveBackBuffers(of: place) }
     var request = places[place]!.request
     let isCopied = places[place]!.bufferCount > 0
-    if isCopied, places[place]!.hasFailed { return true }
     for page in 0..<request.indirectPageCount {
       let first = page * BlkIf.segmentsPerIndirectPage
       let count = min(request.segmentCount - first, BlkIf.segmentsPerIndirectPage) * MemoryLayout<BlkIfSegment>.stride
@@ -299,7 +322,9 @@ struct BlkBackWork: ~Copyable {
         source = buffer(place, page, offset: 0, count: count)
       } else {
         let reference = GrantReference(rawValue: request.indirectReferences[page])
-        guard let mapped = persistent?.bytes(of: reference, for: places[place]!.number, now: now) else { return false }
+        guard let mapped = persistent?.bytes(of: reference, for: places[place]!.number, now: now) else {
+          preconditionFailure("what was mapped for a request stays as long as it is in flight")
+        }
         source = mapped.slice(from: 0, count: count)
       }
       unsafe descriptors.withUnsafeMutableBytes { bytes in
@@ -317,7 +342,6 @@ struct BlkBackWork: ~Copyable {
       places[place]!.request = request
       places[place]!.isParsed = true
     } catch { answer(place, id: request.id, operation: request.operation, status: error.status) }
-    return true
   }
 
   /// Puts a request's payload where the store reaches it: the frontend's pages, mapped, or buffers, into which what is to be
@@ -557,10 +581,7 @@ struct BlkBackWork: ~Copyable {
     while true {
       store.reap(into: &completions)
       finish()
-      if isReplaying { replay() }
-      submit()
-      finish()
-      submitBarrierWhenAlone()
+      proceed()
       push()
       if inFlightCount == 0, replays.isEmpty { break }
       guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else {

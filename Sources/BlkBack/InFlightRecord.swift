@@ -8,11 +8,26 @@ import XenRing
 /// What a disk's queues have taken and not answered, in a file that outlives this process: who is started after a kill does again
 /// what the guest has no answer to, and the guest notices only a pause.
 ///
-/// Each request is written down before the index up to which requests were consumed, and that before anything is done. Its
-/// answer's index is written down before the answer is shown, and it is crossed out afterwards: so whatever step a kill falls
-/// on, the requests that are written down, less those whose answers the ring shows, are just those without an answer.
+/// For one request the steps are, in this order: (1) its slot's bytes and its index go into a free entry, which then is *taken*;
+/// (2) `consumed` moves past it; (3) it is done; (4) its answer is put into the ring, over slots below `consumed`; (5) the
+/// answer's index goes into the entry, which then is *answered*; (6) the ring's page shows the index of the next response;
+/// (7) the entry is *free*. Whoever comes after a kill asks of each entry that is not free whether its request lies below
+/// `consumed` and its answer, if it has one, not below the index that the page shows. Those are the requests to do again:
+/// - before (2) the request is still in the ring, since answers only go below `consumed`: the entry does not count;
+/// - from (2) to (6) the guest has seen no answer: the request counts, whatever was done of it. To do it again does no harm, as
+///   the guest may not rely on anything about its sectors yet. All that is done again is done in the guest's order and before
+///   anything new, and a barrier waits as ever, so what was ordered stays so;
+/// - from (6) on the guest may have seen the answer: the entry is answered below the page's index, and does not count.
 ///
-/// The file is locked as long as the process lives, so that a disk has one process.
+/// So those that count are just `consumed` less the page's index, and where they are not, the two do not belong together.
+///
+/// A kill falls between two instructions: what the process has stored before, whoever maps the file or the page afterwards
+/// sees, and nothing after. It is therefore enough that the stores are made in this order. Each that matters is a releasing
+/// one, so that none before it comes after it; the one that must also precede plain stores, (2) before (4), has a fence.
+/// A crash of the whole machine is no kill: the guest's pages are gone as well.
+///
+/// The file is locked as long as the process lives, so that a disk has one process. It holds what a store may still be writing
+/// for the process before: that one's own lock on its image keeps the two apart.
 @safe final class InFlightRecord: @unchecked Sendable {
   // Sendable: the mapping's address never changes; each queue's part belongs to its thread.
 
@@ -33,6 +48,8 @@ import XenRing
 
   /// An empty one, in the place of whatever was there.
   ///
+  /// All of it is allocated here: on a full file system a store into a hole of it would be the end of the process.
+  ///
   /// - Parameters:
   ///   - entryCount: how many slots each queue's ring has.
   ///   - hook: told of each step, for tests that kill there.
@@ -46,9 +63,9 @@ import XenRing
     byteCount = Self.headerByteCount + queueCount * Self.queueByteCount(entryCount: entryCount)
     descriptor = try Self.open(path, options: [.create, .closeOnExec, .noFollow])
     do throws(DeviceError) {
-      guard ftruncate(descriptor.rawValue, 0) == 0, ftruncate(descriptor.rawValue, off_t(byteCount)) == 0 else {
-        throw Self.failure("cannot be made as large as it has to be", path)
-      }
+      guard ftruncate(descriptor.rawValue, 0) == 0 else { throw Self.failure("cannot be emptied", path, errno) }
+      let error = posix_fallocate(descriptor.rawValue, 0, off_t(byteCount))
+      guard error == 0 else { throw Self.failure("cannot be made as large as it has to be", path, error) }
       unsafe baseAddress = try Self.map(descriptor, byteCount, path)
     } catch {
       try? descriptor.close()
@@ -94,30 +111,39 @@ import XenRing
   /// Nobody is to go on with it.
   func remove() { unsafe unlink(path.string) }
 
+  /// The file of that name, locked.
   private static func open(_ path: FilePath, options: FileDescriptor.OpenOptions) throws(DeviceError) -> FileDescriptor
   {
-    let descriptor: FileDescriptor
-    do { descriptor = try FileDescriptor.open(path, .readWrite, options: options, permissions: .ownerReadWrite) } catch
-    {
-      throw .resource("the record \(path) cannot be opened: \((error as? Errno) ?? .ioError)")
-    }
-    guard flock(descriptor.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+    while true {
+      let descriptor: FileDescriptor
+      do {
+        descriptor = try FileDescriptor.open(path, .readWrite, options: options, permissions: .ownerReadWrite)
+      } catch { throw .resource("the record \(path) cannot be opened: \((error as? Errno) ?? .ioError)") }
+      guard flock(descriptor.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+        try? descriptor.close()
+        throw .resource("the record \(path) is in use: another process serves this disk")
+      }
+      var (locked, named) = (stat(), stat())
+      // Safe: both are our own, and the path is a string for the time of the call.
+      let isThere = unsafe fstat(descriptor.rawValue, &locked) == 0 && lstat(path.string, &named) == 0
+      if isThere, locked.st_ino == named.st_ino, locked.st_dev == named.st_dev { return descriptor }
+      // Whoever had it locked has removed it since it was opened.
       try? descriptor.close()
-      throw .resource("the record \(path) is in use: another process serves this disk")
     }
-    return descriptor
   }
 
   private static func map(
     _ descriptor: FileDescriptor, _ byteCount: Int, _ path: FilePath
   ) throws(DeviceError) -> UnsafeMutableRawPointer {
     let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor.rawValue, 0)
-    guard unsafe address != MAP_FAILED, let base = unsafe address else { throw failure("cannot be mapped", path) }
+    guard unsafe address != MAP_FAILED, let base = unsafe address else {
+      throw failure("cannot be mapped", path, errno)
+    }
     return unsafe base
   }
 
-  private static func failure(_ what: String, _ path: FilePath) -> DeviceError {
-    .resource("the record \(path) \(what): \(Errno(rawValue: errno))")
+  private static func failure(_ what: String, _ path: FilePath, _ error: CInt) -> DeviceError {
+    .resource("the record \(path) \(what): \(Errno(rawValue: error))")
   }
 
   private func bytes(_ offset: Int, _ count: Int) -> SharedBytes {
@@ -139,7 +165,7 @@ import XenRing
 package enum RecordStep: Hashable, Sendable, CaseIterable {
   /// A request has left the ring, and is written down.
   case recorded
-  /// All requests of a batch are, and the index up to which they were taken.
+  /// And the index up to which requests were taken.
   case consumed
   /// An answer lies in the ring, and its index is written down; nobody has been shown it.
   case put
@@ -207,6 +233,8 @@ package typealias RecordHook = @Sendable (RecordStep) -> Void
     get { RingIndex(rawValue: unsafe load(baseAddress)) }
     nonmutating set {
       unsafe store(newValue.rawValue, at: baseAddress)
+      // Before the plain stores that put an answer over slots below it.
+      atomicMemoryFence(ordering: .acquiringAndReleasing)
       record.hook?(.consumed)
     }
   }
@@ -225,34 +253,38 @@ package typealias RecordHook = @Sendable (RecordStep) -> Void
 
   func cleared() { record.hook?(.cleared) }
 
-  /// What has no answer, in the order in which the guest asked for it; the rest is crossed out.
+  /// What has no answer, in the order in which the guest asked for it. When the two belong together the rest is crossed out.
   ///
   /// - Parameter produced: the index of the next response, as the ring's page has it: the other end's word.
   /// - Throws: when the two do not belong together.
   func unanswered(produced: RingIndex) throws(DeviceError) -> [(slot: Int, request: BlkIfRequest)] {
     let consumed = consumed
-    var found: [(distance: UInt32, slot: Int, request: BlkIfRequest)] = []
+    var found: [(age: UInt32, slot: Int, request: BlkIfRequest)] = []
     for slot in 0..<entryCount {
       let entry = unsafe entry(slot)
       let state = unsafe load(entry + Self.stateOffset)
-      let index = RingIndex(rawValue: unsafe load(entry + Self.requestIndexOffset))
       let answer = RingIndex(rawValue: unsafe load(entry + Self.answerIndexOffset))
-      // One that was answered was shown when the ring's index has passed it; one that was taken counts when the index that
-      // says so was written, too.
-      let age = consumed.distance(from: index)
-      let isShown = state == State.answered && produced.distance(from: answer) &- 1 < UInt32(Int32.max)
-      guard state == State.taken || state == State.answered, !isShown, age >= 1, age <= UInt32(entryCount) else {
-        clear(slot: slot)
-        continue
-      }
-      unsafe store(State.taken, at: entry + Self.stateOffset)
+      // One that is older than the ring is long counts as well: the others were faster.
+      let age = consumed.distance(from: RingIndex(rawValue: unsafe load(entry + Self.requestIndexOffset)))
+      guard age != 0, state == State.taken || (state == State.answered && !answer.isBefore(produced)) else { continue }
       found.append((age, slot, unsafe entry.load(as: BlkIfRequest.self)))
     }
+    found.sort { $0.age > $1.age }
     let expected = consumed.distance(from: produced)
-    guard found.count == Int(expected) else {
+    guard found.count == Int(expected), zip(found, found.dropFirst()).allSatisfy({ $0.age != $1.age }) else {
       throw .protocolViolation(
         "its ring has \(expected) requests without an answer, and the record of what was in flight has \(found.count)")
     }
-    return found.sorted { $0.distance > $1.distance }.map { ($0.slot, $0.request) }
+    // Not before: as long as the two do not belong together, somebody may still set them right.
+    let slots = Set(found.map(\.slot))
+    for slot in 0..<entryCount {
+      unsafe store(slots.contains(slot) ? State.taken : State.free, at: entry(slot) + Self.stateOffset)
+    }
+    return found.map { ($0.slot, $0.request) }
   }
+}
+
+extension RingIndex {
+  /// Of two that lie less than half of all indices apart.
+  fileprivate func isBefore(_ other: RingIndex) -> Bool { other.distance(from: self) &- 1 < UInt32(Int32.max) }
 }

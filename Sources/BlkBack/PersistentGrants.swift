@@ -60,12 +60,18 @@ struct PersistentGrants {
     of reference: GrantReference, for user: RequestNumber, now: UInt64
   ) -> SharedBytes? {
     guard let place = places[reference.rawValue] else { return nil }
-    runs[place.run]!.lastUse = user
-    runs[place.run]!.lastUsedAt = now
+    touch(place.run, for: user, now: now)
     return runs[place.run]!.bytes.slice(from: place.page * xenPageSize, count: xenPageSize)
   }
 
-  /// Maps those of the pages that are not mapped yet, in one call. Nothing changes when that fails.
+  private mutating func touch(_ run: Int, for user: RequestNumber, now: UInt64) {
+    // One that began earlier may come later: a request's segments are found before its payload is.
+    runs[run]!.lastUse = max(runs[run]!.lastUse, user)
+    runs[run]!.lastUsedAt = now
+  }
+
+  /// Maps those of the pages that are not mapped yet, in one call. Nothing is mapped when that fails. All of them stay as long
+  /// as `user` may be using them.
   mutating func map(
     _ count: Int, for user: RequestNumber, now: UInt64, reference: (Int) -> GrantReference
   ) throws(Shortage) {
@@ -74,7 +80,10 @@ struct PersistentGrants {
     let number = freeRuns.last ?? runs.count
     for index in 0..<count {
       let reference = reference(index)
-      guard places[reference.rawValue] == nil else { continue }
+      if let place = places[reference.rawValue] {
+        if place.run != number { touch(place.run, for: user, now: now) }
+        continue
+      }
       places[reference.rawValue] = Place(run: number, page: missing.count)
       missing.append(reference)
     }

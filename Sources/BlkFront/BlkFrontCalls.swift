@@ -2,7 +2,7 @@ import BlkIf
 
 /// The calls of a ``BlkFrontDisk`` on their way through its device; it lives on the disk's thread.
 ///
-/// A part's tag is its call's place in the table and its own number in the call.
+/// A part's tag is its call's place in the table, and the sector of the call with which it begins.
 final class BlkFrontCalls: BusThreadClient {
   private let device: BlkFrontDevice
   private var mail: BusMail<BlkFrontCall, BlkFrontFacts>
@@ -27,6 +27,7 @@ final class BlkFrontCalls: BusThreadClient {
     showConnection()
     mail.take({ admit($0) }, cancel: { cancel($0) })
     let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)
+    if mail.isClosed, !device.isConnected { giveUpWaiting() }
     if mail.isClosed || (!device.isConnected && bus.isEmpty && !mail.awaitsConnection) { failLine(.notConnected) }
     putParts()
     device.push()
@@ -55,6 +56,7 @@ final class BlkFrontCalls: BusThreadClient {
   /// One that has ended meanwhile is in nobody's way.
   private func cancel(_ id: UInt64) {
     guard let place = calls.firstIndex(where: { $0?.id == id }) else { return }
+    calls[place]!.inFlightCount -= device.withdrawKept { $0 >> 32 == UInt64(place) }
     fail(place, CancellationError())
     // Its turn may never come: whoever asks with a time limit, and again, must not leave more in the line each time.
     if let index = line[lineStart...].firstIndex(where: { $0.id == id }) { line.remove(at: index) }
@@ -78,34 +80,39 @@ final class BlkFrontCalls: BusThreadClient {
 
   /// - Returns: false when the ring or the pool is full and the call has parts left.
   private func putParts(of place: Int) -> Bool {
-    while let call = calls[place], call.failure == nil, call.putCount < call.partCount {
-      do throws(BlkFrontError) { try put(call, place) } catch {
+    while let call = calls[place], call.failure == nil, !call.isPut {
+      // What a request may carry can be another number after each connection.
+      let part = call.nextPart(maxByteCount: device.maxByteCount)
+      do throws(BlkFrontError) { try put(call, part, place) } catch {
         if case .busy = error { return false }
         fail(place, error)
         return true
       }
-      calls[place]!.putCount += 1
+      calls[place]!.isPut = part.upperBound == call.byteCount
+      calls[place]!.putByteCount = part.upperBound
       calls[place]!.inFlightCount += 1
     }
     return true
   }
 
-  private func put(_ call: BlkFrontCall, _ place: Int) throws(BlkFrontError) {
-    let tag = UInt64(place) << 32 | UInt64(call.putCount)
-    let part = call.part(call.putCount)
-    let sector = call.sector + UInt64(part.lowerBound / BlkIf.sectorByteCount)
+  private func put(_ call: BlkFrontCall, _ part: Range<Int>, _ place: Int) throws(BlkFrontError) {
+    let first = UInt64(part.lowerBound / BlkIf.sectorByteCount)
+    let tag = UInt64(place) << 32 | first
+    let sector = call.sector + first
     switch call.kind {
     case .read: try device.read(sector: sector, byteCount: part.count, tag: tag)
     case .write: try device.write(sector: sector, call.bytes.span.extracting(part), tag: tag)
     case .flush: try device.flush(tag: tag)
+    case .discard(let count, let isSecure):
+      try device.discard(sector: sector, sectorCount: count, isSecure: isSecure, tag: tag)
     }
   }
 
   private func complete(_ completion: BlkFrontCompletion) {
-    let (place, number) = (Int(completion.tag >> 32), Int(completion.tag & 0xFFFF_FFFF))
+    let (place, sector) = (Int(completion.tag >> 32), Int(completion.tag & 0xFFFF_FFFF))
     calls[place]!.inFlightCount -= 1
     switch completion.result {
-    case .succeeded: calls[place]!.keep(completion, as: number)
+    case .succeeded: calls[place]!.keep(completion, at: sector * BlkIf.sectorByteCount)
     case .failed: stop(place, BlkFrontError.failed)
     case .notSupported: stop(place, BlkFrontError.notSupported("the operation"))
     case .disconnected: stop(place, BlkFrontError.disconnected)
@@ -126,7 +133,7 @@ final class BlkFrontCalls: BusThreadClient {
   }
 
   private func endIfDone(_ place: Int) {
-    guard let call = calls[place], call.inFlightCount == 0, call.failure != nil || call.putCount == call.partCount
+    guard let call = calls[place], call.inFlightCount == 0, call.failure != nil || call.isPut
     else { return }
     end(place)
   }
@@ -139,6 +146,16 @@ final class BlkFrontCalls: BusThreadClient {
       call.continuation.resume(throwing: failure)
     } else {
       call.continuation.resume(returning: call.result)
+    }
+  }
+
+  /// Whoever closes the disk does not wait for a backend to come back.
+  private func giveUpWaiting() {
+    for place in calls.indices where calls[place] != nil {
+      let count = device.withdrawKept { $0 >> 32 == UInt64(place) }
+      guard count > 0 else { continue }
+      calls[place]!.inFlightCount -= count
+      fail(place, BlkFrontError.disconnected)
     }
   }
 
@@ -174,6 +191,7 @@ struct BlkFrontCall: BusCall {
 
   enum Kind {
     case read, write, flush
+    case discard(sectorCount: UInt64, isSecure: Bool)
   }
 
   let id: UInt64
@@ -183,8 +201,10 @@ struct BlkFrontCall: BusCall {
   /// A write's payload; what a read has brought so far.
   private(set) var bytes: [UInt8]
   let continuation: CheckedContinuation<[UInt8], any Error>
-  /// Parts put into the ring, and of these the ones that have not completed.
-  var putCount = 0
+  /// Of its bytes, those that parts have been put for; and whether there is nothing more to put.
+  var putByteCount = 0
+  var isPut = false
+  /// Parts that have not completed.
   var inFlightCount = 0
   /// Why no further part is put, and what the call ends with when none is in flight.
   var failure: (any Error)?
@@ -197,24 +217,19 @@ struct BlkFrontCall: BusCall {
     (self.bytes, self.continuation) = (bytes, continuation)
   }
 
-  /// A flush is one part without bytes.
-  var partCount: Int { max(1, (byteCount + BlkFrontDevice.maxByteCount - 1) / BlkFrontDevice.maxByteCount) }
-
-  /// The bytes of a part: all parts are as long as a request can be, but for the last.
-  func part(_ number: Int) -> Range<Int> {
-    let start = number * BlkFrontDevice.maxByteCount
-    return start..<min(byteCount, start + BlkFrontDevice.maxByteCount)
-  }
+  /// The bytes of the part to put next: as many as a request can carry. A flush is one part without bytes.
+  func nextPart(maxByteCount: Int) -> Range<Int> { putByteCount..<min(byteCount, putByteCount + maxByteCount) }
 
   /// Takes in what a part of a read has brought.
-  mutating func keep(_ completion: BlkFrontCompletion, as number: Int) {
+  ///
+  /// - Parameter start: where in the call it begins, in bytes.
+  mutating func keep(_ completion: BlkFrontCompletion, at start: Int) {
     guard completion.byteCount > 0, failure == nil else { return }
     if completion.byteCount == byteCount {
       bytes = completion.copied()
       return
     }
     if bytes.isEmpty { bytes = [UInt8](repeating: 0, count: byteCount) }
-    let start = part(number).lowerBound
     var whole = bytes.mutableSpan
     completion.copy(to: &whole, at: start)
   }

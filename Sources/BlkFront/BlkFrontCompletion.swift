@@ -8,7 +8,8 @@ import BlkIf
   /// The ring has no free slot, or the pool too few free pages: poll, then try again.
   case busy
   case outsideDisk(sector: UInt64, count: Int)
-  /// Not a positive multiple of the disk's sector, or more than ``BlkFrontDevice/maxByteCount``.
+  /// Not a positive multiple of the disk's sector, or more than ``BlkFrontDevice/maxByteCount`` or, of a barrier,
+  /// ``BlkFrontDevice/maxDirectByteCount``.
   case length(byteCount: Int)
   case readOnlyDisk
   /// The backend has not offered it.
@@ -39,7 +40,7 @@ import BlkIf
 public struct BlkFrontCompletion {
   public enum Result: Hashable, Sendable {
     case succeeded
-    /// The backend answered with an error.
+    /// The backend answered with an error, or the disk that came back has no such sectors or may only be read.
     case failed
     /// The backend does not know the operation.
     case notSupported
@@ -47,54 +48,35 @@ public struct BlkFrontCompletion {
     case disconnected
   }
 
-  /// As it was given with the request.
-  public let tag: UInt64
+  let request: BlkFrontRequest
   public let result: Result
-  /// How much a successful read brought; zero for everything else.
-  public let byteCount: Int
-  let pages: BlkFrontQueue.Pages
-  let pool: SharedBytes
+  /// What a successful read brought, where it lies: in pages of the pool, which the backend can still write. Empty for
+  /// everything else. Only during the call that hands this over.
+  public let payload: SharedPieces
 
-  init(tag: UInt64, result: Result, byteCount: Int, pages: BlkFrontQueue.Pages, pool: SharedBytes) {
-    (self.tag, self.result, self.byteCount, self.pages, self.pool) = (tag, result, byteCount, pages, pool)
+  init(_ request: BlkFrontRequest, _ result: Result, payload: SharedPieces) {
+    (self.request, self.result, self.payload) = (request, result, payload)
   }
 
   /// One whose backend went away.
   init(lost tag: UInt64) {
-    self.init(tag: tag, result: .disconnected, byteCount: 0, pages: BlkFrontQueue.Pages(repeating: 0), pool: .none)
+    self.init(BlkFrontRequest(operation: BlkIf.Operation.read, tag: tag), .disconnected, payload: .none)
   }
+
+  /// As it was given with the request.
+  public var tag: UInt64 { request.tag }
+
+  /// How much a successful read brought; zero for everything else.
+  public var byteCount: Int { payload.byteCount }
 
   /// Copies what a read brought into `destination`, from `offset` on. Only during the call that hands this over, and once:
   /// the backend can still write the original.
   ///
   /// - Precondition: it fits.
   public func copy(to destination: inout MutableSpan<UInt8>, at offset: Int = 0) {
-    precondition(offset >= 0 && byteCount <= destination.count - offset, "destination too short")
-    unsafe destination.withUnsafeMutableBytes { whole in
-      // Safe: the bytes from there on are as many as are copied.
-      if let start = whole.baseAddress { unsafe copy(to: start + offset) }
-    }
+    payload.copy(to: &destination, at: offset)
   }
 
   /// What a read brought, as ``copy(to:at:)`` copies it.
-  public func copied() -> [UInt8] {
-    guard byteCount > 0 else { return [] }
-    return unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, count in
-      // Safe: the buffer has room for as many bytes as are copied.
-      unsafe copy(to: UnsafeMutableRawPointer(buffer.baseAddress!))
-      count = byteCount
-    }
-  }
-
-  /// Page by page, since they lie anywhere in the pool.
-  @unsafe private func copy(to start: UnsafeMutableRawPointer) {
-    let destination = unsafe SharedBytes(baseAddress: start, count: byteCount)
-    var done = 0
-    while done < byteCount {
-      let count = min(byteCount - done, xenPageSize)
-      destination.slice(from: done, count: count).copy(
-        from: BlkFrontQueue.bytes(of: pages[done / xenPageSize], in: pool, count))
-      done += count
-    }
-  }
+  public func copied() -> [UInt8] { payload.copied() }
 }

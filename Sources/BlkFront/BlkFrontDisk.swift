@@ -6,13 +6,13 @@ import Logging
 /// of all calls are in flight together as the ring has slots and the pool has pages; what does not fit waits for its turn,
 /// in the order of the calls. Calls that are under way together may be carried out in any order.
 ///
-/// When the backend goes away, calls of which it had a part fail with ``BlkFrontError/disconnected``: whether that part
-/// was carried out is not known, and whoever asked knows whether it may be repeated. Calls that it had nothing of, and later
-/// ones, wait until it is back, because a backend that restarts is a pause to a disk and no fault; cancel a call to wait
-/// no longer. The same goes for a backend that breaks the protocol, which the disk takes leave of: it is back when it offers
-/// the device anew. They fail with ``BlkFrontError/notConnected`` when the device is removed.
+/// A backend that goes away and comes back, because it restarts or because it broke the protocol and the disk took leave of
+/// it, is a pause to a disk and no fault: calls wait, and what the backend had of them is put again, in its place, as
+/// ``BlkFrontDevice`` does it; cancel a call to wait no longer. What the disk that comes back cannot do fails. With
+/// ``BlkFrontOptions/requeuesRequests`` off, calls of which the backend had a part fail with ``BlkFrontError/disconnected``
+/// instead. When the device is removed, these calls fail with that, and all others with ``BlkFrontError/notConnected``.
 ///
-/// A cancelled call withdraws what the backend does not have yet, waits for what it does, and then throws
+/// A cancelled call withdraws what the backend does not have, waits for what it does, and then throws
 /// `CancellationError`: when it has thrown, nothing of it is in flight.
 ///
 /// A call costs two allocations, its continuation and what a read gives, however many requests it takes, and one or two more
@@ -26,19 +26,18 @@ public final class BlkFrontDisk: Sendable {
   /// Connects to the disk whose frontend directory this is, such as `/local/domain/1/device/vbd/51712`.
   ///
   /// - Parameters:
-  ///   - layout: as ``BlkFrontDevice/init(protocol:poolPageCount:)`` takes it.
-  ///   - poolPageCount: as well.
+  ///   - options: what is asked of the backend.
+  ///   - timeout: how long the connection may take.
   /// - Throws: ``BlkFrontError/notConnectedInTime(_:)``, which says what was waited for, when the backend has not connected
   ///   after `timeout`; a ``DeviceError`` when there is no store to look at.
   public static func connect(
-    to frontendPath: String, on platform: any Platform, protocol layout: BlkProtocol = .native,
-    poolPageCount: Int = BlkFrontDevice.defaultPoolPageCount, timeout: Duration = .seconds(10),
-    log: Logger = Logger(label: "blkfront")
+    to frontendPath: String, on platform: any Platform, options: BlkFrontOptions = BlkFrontOptions(),
+    timeout: Duration = .seconds(10), log: Logger = Logger(label: "blkfront")
   ) async throws -> BlkFrontDisk {
     let facade = try await BusFacade<BlkFrontCall, BlkFrontFacts>.connect(
       on: platform, log: log, name: "blkfront", facts: BlkFrontFacts(), timeout: timeout
     ) { (bus, mailbox) throws(XenstoreError) in
-      let device = BlkFrontDevice(protocol: layout, poolPageCount: poolPageCount)
+      let device = BlkFrontDevice(options)
       try bus.register(device, at: frontendPath)
       return BlkFrontCalls(device, mailbox)
     }
@@ -47,7 +46,7 @@ public final class BlkFrontDisk: Sendable {
 
   private init(_ facade: BusFacade<BlkFrontCall, BlkFrontFacts>) { self.facade = facade }
 
-  /// The disk as the backend described it at the last connection.
+  /// The disk as the backend describes it, or did at the last connection. Its sector count may change.
   public var geometry: BlockGeometry { facade.facts.geometry }
 
   /// What the two ends agreed on, at the last connection.
@@ -80,9 +79,18 @@ public final class BlkFrontDisk: Sendable {
   ///   `CancellationError`.
   public func flush() async throws { _ = try await call(.flush) }
 
+  /// Says that sectors are not needed any more, as ``BlkFrontDevice/discard(sector:sectorCount:isSecure:tag:)``.
+  ///
+  /// - Throws: ``BlkFrontError``, with ``BlkFrontError/notSupported(_:)`` when the backend does not offer it;
+  ///   `CancellationError`.
+  public func discard(sector: UInt64, sectorCount: UInt64, isSecure: Bool = false) async throws {
+    _ = try await call(.discard(sectorCount: sectorCount, isSecure: isSecure), sector: sector)
+  }
+
   /// Closes the disk from our side, as the protocol asks. Later calls and those that still wait for their turn fail with
-  /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first. When this returns, nothing is shared and the thread is
-  /// over.
+  /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first, but
+  /// what waits for a backend to come back fails with ``BlkFrontError/disconnected``. When this returns, nothing is shared
+  /// and the thread is over.
   ///
   /// - Parameter timeout: how long the backend may take to answer and to let go; after that everything is taken back, and
   ///   what was in flight fails with ``BlkFrontError/disconnected``.

@@ -43,9 +43,10 @@ public final class FileStore: BlockStore {
   /// Whether the page cache is passed by.
   public var isDirect: Bool { image.direct != nil }
 
-  public func makeQueue() throws(ResourceError) -> any BlockStore {
-    options.usesIOUring && fallbackReason == nil && !image.isInMemory ? try makeRing() : self
-  }
+  /// Whether each queue has an io_uring.
+  public var usesIOUring: Bool { options.usesIOUring && fallbackReason == nil && !image.isInMemory }
+
+  public func makeQueue() throws(ResourceError) -> any BlockStore { usesIOUring ? try makeRing() : self }
 
   func makeRing() throws(ResourceError) -> FileQueue {
     try FileQueue(image, mergesRequests: options.mergesRequests)

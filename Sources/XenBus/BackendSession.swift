@@ -58,6 +58,7 @@ final class BackendSession: DeviceSession {
       let entries = try backend?.connect(device) ?? []
       written = try device.switchState(to: .connected, entries + [resumeEntry])
       if written {
+        device.beginLife()
         try backend?.start(device)
         device.removeError()
       }
@@ -113,6 +114,7 @@ final class BackendSession: DeviceSession {
     }
     // First: whoever finds the former word after our own end would serve again what we are about to.
     try device.own.write([resumeEntry])
+    device.beginLife()
     try backend?.start(device)
     device.removeError()
   }
@@ -130,5 +132,8 @@ final class BackendSession: DeviceSession {
 
   var hasLeft: Bool { handshake.phase == .removed }
 
-  func end() { backend?.disconnect(device) }
+  func end() {
+    // With a device that is gone nobody can go on.
+    if (try? device.exists()) == false { backend?.disconnect(device) } else { backend?.end(device) }
+  }
 }

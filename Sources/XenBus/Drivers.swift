@@ -10,12 +10,16 @@ public protocol Frontend: AnyObject {
   /// Reads what the backend says of the device now that it is connected; requests may be made from here on.
   func connect(_ device: XenbusDevice) throws(DeviceError)
 
-  /// Makes no more requests and takes no more responses; what was in flight is reported as lost. Everything stays shared,
-  /// since the backend may be using it. Harmless at any time, also twice.
+  /// Makes no more requests and takes no more responses; what was in flight is lost, or kept for the next connection.
+  /// Everything stays shared, since the backend may be using it. Harmless at any time, also twice.
   func stop(_ device: XenbusDevice)
 
   /// Gives back everything shared. Comes after ``stop(_:)``. Harmless at any time, also twice.
   func release(_ device: XenbusDevice)
+
+  /// The device will not be connected again: it was removed, or its bus has taken leave of it. Whatever still waits for its
+  /// backend waits in vain. Comes after ``stop(_:)``; harmless also twice.
+  func forget(_ device: XenbusDevice)
 
   /// While connected: the backend has changed its state's key or one of the driver's ``FrontendDriver/watchedKeys``, or
   /// may have. Look at what they say now.
@@ -26,6 +30,7 @@ public protocol Frontend: AnyObject {
 }
 
 extension Frontend {
+  public func forget(_ device: XenbusDevice) {}
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
 }
 
@@ -45,6 +50,10 @@ public protocol Backend: AnyObject {
 
   /// Stops serving and lets go of everything of the frontend's. Harmless at any time, also twice.
   func disconnect(_ device: XenbusDevice)
+
+  /// As ``disconnect(_:)``, when the bus ends without taking leave of the frontend: what another process could go on with after
+  /// a kill may be left for it.
+  func end(_ device: XenbusDevice)
 
   /// Answers all that was taken, takes nothing more and lets go of everything of the frontend's, which is to notice nothing
   /// but a pause.
@@ -77,6 +86,7 @@ public protocol Backend: AnyObject {
 extension Backend {
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {}
   public func attend(_ device: XenbusDevice) throws(DeviceError) {}
+  public func end(_ device: XenbusDevice) { disconnect(device) }
   public var resumePoint: String? { nil }
 
   public func detach(_ device: XenbusDevice) throws(DeviceError) -> String {

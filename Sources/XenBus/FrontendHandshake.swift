@@ -38,7 +38,8 @@ public struct FrontendHandshake: Hashable, Sendable {
   private var restarts: Bool
   /// We failed on the offer that the backend still shows: only another one is worth trying.
   private var refusesOffer = false
-  private var leaves = false
+  /// We have taken leave of the device.
+  public private(set) var leaves = false
   /// Something is shared, which may only be given back when the backend has let go.
   private var holdsPages = false
 

@@ -16,7 +16,7 @@ public final class XenbusDevice {
   public let log: Logger
   let queueHost: any QueueHost
   let signal: BusSignal
-  /// How many queues have been started: what a queue of an earlier connection reports is not held against this one.
+  /// How often it has been connected: what a queue of an earlier connection reports is not held against this one.
   private(set) var life = 0
   /// The other end's keys that the bus watches.
   var watchedKeys: [String] = []
@@ -43,7 +43,6 @@ public final class XenbusDevice {
   public func start(
     _ queue: any DataQueue, name: String, fault: @escaping @Sendable () -> DeviceError
   ) throws(DeviceError) {
-    life += 1
     let (signal, path, life) = (signal, own.path, life)
     do throws(ResourceError) {
       try queueHost.start(queue, name: name) { signal.report(fault(), at: path, life: life) }
@@ -108,6 +107,8 @@ public final class XenbusDevice {
   /// Writes these keys into our own directory in one transaction, provided that the device still exists: a key written into
   /// a directory that the toolstack has removed would bring it back.
   public func write(_ entries: [StoreEntry]) throws(DeviceError) { _ = try own.writeIfThere(entries) }
+
+  func beginLife() { life += 1 }
 
   func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
     let written = try own.switchState(to: state, entries)

@@ -2,9 +2,10 @@ import XenPlatform
 
 /// Every domain's event channel ports.
 struct EventSpace {
-  private enum Peer: Hashable {
+  private enum Peer {
     case unbound(for: DomainID)
-    case bound(Key)
+    /// Each knows the other, until one of them is closed.
+    case bound(Port)
   }
 
   struct Key: Hashable {
@@ -31,21 +32,22 @@ struct EventSpace {
       self.delivery = delivery
     }
 
-    func raise() {
+    /// - Returns: whom to wake when no lock is held, if anybody.
+    func raise() -> Mailbox<EventChannelPort>? {
       isPending = true
-      deliver()
+      return deliver()
     }
 
-    func unmask() {
+    func unmask() -> Mailbox<EventChannelPort>? {
       isMasked = false
-      deliver()
+      return deliver()
     }
 
-    private func deliver() {
-      guard isPending, !isMasked else { return }
+    private func deliver() -> Mailbox<EventChannelPort>? {
+      guard isPending, !isMasked else { return nil }
       isPending = false
       isMasked = true
-      delivery.put(key.port)
+      return delivery.enqueue(key.port) ? delivery : nil
     }
   }
 
@@ -81,13 +83,13 @@ struct EventSpace {
   mutating func bindInterdomain(
     by process: LoopbackProcess, to remote: DomainID, port: EventChannelPort, _ delivery: Mailbox<EventChannelPort>
   ) -> EventChannelPort? {
-    guard let other = ports[Key(domain: remote, port: port)], other.peer == .unbound(for: process.domain) else {
+    guard let other = ports[Key(domain: remote, port: port)], case .unbound(process.domain) = other.peer else {
       return nil
     }
-    let mine = open(by: process, .bound(other.key), delivery)
-    other.peer = .bound(mine.key)
+    let mine = open(by: process, .bound(other), delivery)
+    other.peer = .bound(mine)
     // Xen marks the new port pending, for an event that came before the binding.
-    raise(mine)
+    raise(mine)?.wake()
     return mine.key.port
   }
 
@@ -97,11 +99,16 @@ struct EventSpace {
     return port
   }
 
-  mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
-    if case .bound(let otherKey) = port(key, on: delivery)?.peer, let other = ports[otherKey] { raise(other) }
+  /// - Returns: whom to wake when no lock is held, if anybody.
+  mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Mailbox<EventChannelPort>? {
+    guard case .bound(let other) = port(key, on: delivery)?.peer else { return nil }
+    return raise(other)
   }
 
-  func unmask(_ key: Key, on delivery: Mailbox<EventChannelPort>) { port(key, on: delivery)?.unmask() }
+  /// - Returns: whom to wake when no lock is held, if anybody.
+  func unmask(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Mailbox<EventChannelPort>? {
+    port(key, on: delivery)?.unmask()
+  }
 
   mutating func close(_ key: Key, on delivery: Mailbox<EventChannelPort>) {
     if let port = port(key, on: delivery) { close(port) }
@@ -110,7 +117,9 @@ struct EventSpace {
   /// The other end becomes unbound, and may be bound by us again.
   private mutating func close(_ port: Port) {
     ports[port.key] = nil
-    if case .bound(let other) = port.peer { ports[other]?.peer = .unbound(for: port.key.domain) }
+    guard case .bound(let other) = port.peer else { return }
+    other.peer = .unbound(for: port.key.domain)
+    port.peer = .unbound(for: other.key.domain)
   }
 
   /// Closes every port of `process`.
@@ -126,16 +135,17 @@ struct EventSpace {
     if faults == EventFaults() { deliverHeld() }
   }
 
-  private mutating func raise(_ port: Port) {
+  private mutating func raise(_ port: Port) -> Mailbox<EventChannelPort>? {
     // What is held back has not come yet: this event and that are one.
-    if port.isHeld { return }
+    if port.isHeld { return nil }
     if faults.delayed.strikes(&random) {
       port.isHeld = true
       held.append(port)
-      return
+      return nil
     }
-    port.raise()
+    let woken = port.raise()
     if faults.duplicated.strikes(&random) { held.append(port) }
+    return woken
   }
 
   /// Raises what was held back, and says how many events that were.
@@ -154,7 +164,7 @@ struct EventSpace {
     due = due.filter { ports[$0.key] === $0 }
     for port in due {
       port.isHeld = false
-      port.raise()
+      port.raise()?.wake()
     }
     return due.count
   }

@@ -49,11 +49,11 @@ final class LoopbackEventChannels: EventChannels {
 
   // Of a process that was killed, no port is left for these to find.
 
-  func notify(_ port: EventChannelPort) { loopback.events.withLock { $0.notify(key(port), on: delivery) } }
+  func notify(_ port: EventChannelPort) { loopback.events.withLock { $0.notify(key(port), on: delivery) }?.wake() }
 
   func nextPending() -> EventChannelPort? { delivery.take(by: process) }
 
-  func unmask(_ port: EventChannelPort) { loopback.events.withLock { $0.unmask(key(port), on: delivery) } }
+  func unmask(_ port: EventChannelPort) { loopback.events.withLock { $0.unmask(key(port), on: delivery) }?.wake() }
 
   func close(_ port: EventChannelPort) {
     _ = opened.withLock { $0.remove(port) }

@@ -17,7 +17,10 @@ public struct EventChannel: Sendable {
   public func notify() { handle.notify(port) }
 
   /// Takes the event, if one has come. No other comes before ``rearm()``.
-  public mutating func take() { while handle.nextPending() != nil { isMasked = true } }
+  public mutating func take() {
+    // One port, and masked it has no second event: asking again would be a system call for nothing.
+    if !isMasked, handle.nextPending() != nil { isMasked = true }
+  }
 
   /// The work that the event asked for is done: lets the next one in.
   public mutating func rearm() {
@@ -63,7 +66,8 @@ public struct EventChannelPair: Sendable {
 
   /// Takes the events that have come. No other comes from a channel whose event was taken before ``rearm()``.
   public mutating func take() {
-    while let port = handle.nextPending() {
+    // When both are masked no other event can come, and asking would be a system call for nothing.
+    while !isTxMasked || (isSplit && !isRxMasked), let port = handle.nextPending() {
       if port == tx { isTxMasked = true } else if port == rx { isRxMasked = true }
     }
   }

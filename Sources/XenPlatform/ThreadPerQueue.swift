@@ -80,9 +80,11 @@ private final class QueueThread: @unchecked Sendable {
     unsafe name.withCString { unsafe linux_name_thread($0) }
     while true {
       let timeout: CInt
-      switch queue.poll(now: .now, budget: budget) {
+      let now = Uptime.now
+      switch queue.poll(now: now, budget: budget) {
       case .idle: timeout = -1
-      case .idleUntil(let instant): timeout = instant.millisecondsFromNow
+      // From when the poll began: the clock is a system call on many a Xen, and late by a poll is no later than a poll.
+      case .idleUntil(let instant): timeout = instant.milliseconds(from: now)
       case .more: timeout = 0
       case .stopped:
         whenStopped()
@@ -106,8 +108,9 @@ extension Uptime {
   }
 
   /// For a system call's timeout: rounded up, at most a minute, zero when the instant has passed.
-  package var millisecondsFromNow: CInt {
-    let now = Uptime.now
+  package var millisecondsFromNow: CInt { milliseconds(from: .now) }
+
+  func milliseconds(from now: Uptime) -> CInt {
     guard now < self else { return 0 }
     return CInt(min((nanoseconds - now.nanoseconds) / 1_000_000 + 1, 60_000))
   }

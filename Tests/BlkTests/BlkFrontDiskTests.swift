@@ -21,8 +21,10 @@ struct BlkFrontDiskTests {
     }
   }
 
-  private func connect() async throws -> BlkFrontDisk {
-    try await .connect(to: device.frontendPath, on: rig.guest, log: .silent)
+  private func connect(_ change: (inout BlkFrontOptions) -> Void = { _ in }) async throws -> BlkFrontDisk {
+    var options = BlkFrontOptions()
+    change(&options)
+    return try await .connect(to: device.frontendPath, on: rig.guest, options: options, log: .silent)
   }
 
   /// What an end that may take its time comes to.
@@ -73,7 +75,8 @@ struct BlkFrontDiskTests {
   @Test func callsWaitForPagesOfASmallPoolInTheirOrder() async throws {
     let backend = try serve(MemoryStore(sectorCount: 1 << 14))
     let disk = try await BlkFrontDisk.connect(
-      to: device.frontendPath, on: rig.guest, protocol: .x86_32, poolPageCount: 11, log: .silent)
+      to: device.frontendPath, on: rig.guest, options: BlkFrontOptions(layout: .x86_32, poolPageCount: 11), log: .silent
+    )
     #expect(disk.negotiation.lines.first { $0.feature == "pool pages" }?.agreed == "11")
     let written = pattern(1 << 20, seed: 3)
     try await disk.write(sector: 0, written)
@@ -89,12 +92,12 @@ struct BlkFrontDiskTests {
   @Test func cancelledCallEndsWhenNothingOfItIsInFlight() async throws {
     let store = HoldingStore(MemoryStore(sectorCount: 1 << 14))
     let backend = try serve(store)
-    let disk = try await connect()
+    let disk = try await connect { $0.maxIndirectSegmentCount = 0 }
     // Fifty parts: 32 in flight, the others wait.
     let ended = Ended()
     let call = Task {
       defer { ended.set() }
-      return try await disk.read(sector: 0, byteCount: 50 * BlkFrontDevice.maxByteCount)
+      return try await disk.read(sector: 0, byteCount: 50 * BlkFrontDevice.maxDirectByteCount)
     }
     #expect(try await eventually { store.heldCount == 32 })
     let next = Task { try await disk.read(sector: 0, byteCount: 512) }
@@ -181,16 +184,39 @@ struct BlkFrontDiskTests {
     #expect(rig.holdsNothing)
   }
 
-  @Test func backendThatGoesAwayFailsWhatItHadAndTheRestWaitsForTheNext() async throws {
+  @Test func backendThatRestartsIsAPauseToEveryCall() async throws {
     let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
     let first = try serve(store)
     let disk = try await connect()
+    let inFlight = (0..<32).map { number in
+      Task { try await disk.write(sector: UInt64(number), pattern(512, seed: number)) }
+    }
+    #expect(try await eventually { store.heldCount == 32 })
+    let waiting = Task { try await disk.read(sector: 0, byteCount: 1024) }
+    // It takes leave, and as its store does not complete what it has, without an answer to that.
+    first.end(within: 10)
+    first.join()
+    let memory = MemoryStore(sectorCount: 1 << 12)
+    let second = try serve(memory)
+    for call in inFlight { try await call.value }
+    #expect(try await waiting.value.count == 1024)
+    for number in 0..<32 {
+      #expect(try await disk.read(sector: UInt64(number), byteCount: 512) == pattern(512, seed: number))
+    }
+    await disk.close()
+    second.end(within: 0)
+    second.join()
+  }
+
+  @Test func whoDoesNotRequeueHearsThatTheBackendWentAway() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
+    let first = try serve(store)
+    let disk = try await connect { $0.requeuesRequests = false }
     let inFlight = (0..<32).map { number in
       Task { try await disk.read(sector: UInt64(number), byteCount: 512) }
     }
     #expect(try await eventually { store.heldCount == 32 })
     let waiting = Task { try await disk.read(sector: 0, byteCount: 1024) }
-    // It takes leave, and as its store does not complete what it has, without an answer to that.
     first.end(within: 10)
     first.join()
     for call in inFlight {
@@ -204,7 +230,24 @@ struct BlkFrontDiskTests {
     second.join()
   }
 
-  @Test func killedBackendFailsWhatItHadOnceAnotherComes() async throws {
+  @Test func callThatWaitsForABackendToComeBackCanBeCancelledAndADiskClosed() async throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
+    let backend = try serve(store)
+    let disk = try await connect()
+    let cancelled = Task { try await disk.read(sector: 0, byteCount: 512) }
+    let given = Task { try await disk.write(sector: 0, pattern(512, seed: 1)) }
+    #expect(try await eventually { store.heldCount == 2 })
+    backend.end(within: 10)
+    backend.join()
+    #expect(try await eventually { try rig.state(device.frontendPath) == .closed })
+    cancelled.cancel()
+    await #expect(throws: CancellationError.self) { try await cancelled.value }
+    await disk.close()
+    await #expect(throws: BlkFrontError.disconnected) { try await given.value }
+    store.letGo()
+  }
+
+  @Test func killedBackendIsAPauseOnceAnotherComes() async throws {
     let store = HoldingStore(MemoryStore(sectorCount: 64))
     let first = try serve(store)
     let disk = try await connect()
@@ -216,12 +259,13 @@ struct BlkFrontDiskTests {
     first.end(within: 0)
     first.join()
     let successor = rig.loopback.addProcess(in: rig.driverDomain.domain)
+    let memory = MemoryStore(sectorCount: 64)
     let second = try BusThread(on: successor, log: .silent) { (bus) throws(XenstoreError) in
-      try bus.register(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
+      try bus.register(BlkBackDriver { _ in memory })
       return nil
     }
-    await #expect(throws: BlkFrontError.disconnected) { try await inFlight.value }
-    #expect(try await disk.read(sector: 0, byteCount: 512).count == 512)
+    try await inFlight.value
+    #expect(try await disk.read(sector: 0, byteCount: 512) == pattern(512, seed: 1))
     await disk.close()
     second.end(within: 0)
     second.join()

@@ -17,13 +17,14 @@ struct BlkLifecycleTests {
     disk.push()
     try pair.toolstack.unplug(pair.device)
     #expect(try pair.scheduler.run { try pair.toolstack.isClosed(pair.device) && pair.backBus.isEmpty })
-    var results: [BlkFrontCompletion.Result] = []
-    disk.poll { results.append($0.result) }
-    #expect(results.count == 1, "a request in flight ends, one way or the other")
     // The frontend gives its pages back once it has seen that.
     #expect(pair.scheduler.run { pair.holdsNothing })
+    var results: [BlkFrontCompletion.Result] = []
+    disk.poll { results.append($0.result) }
     try pair.toolstack.remove(pair.device)
     _ = pair.scheduler.run(turns: 50) { false }
+    disk.poll { results.append($0.result) }
+    #expect(results.count == 1, "a request in flight ends, one way or the other")
     #expect(pair.frontBus.report.isEmpty)
   }
 
@@ -40,7 +41,7 @@ struct BlkLifecycleTests {
         ["protocol", "x86_64-abi", "x86_32-abi, x86_64-abi", "x86_64-abi", ""],
         ["ring pages", "1", "16", "1", "the frontend asks for no more"],
         ["queues", "1", "4", "1", "the frontend asks for no more"],
-        ["feature-persistent", "no", "yes", "off", "the frontend does not use it"],
+        ["feature-persistent", "yes", "yes", "on", ""],
         ["feature-flush-cache", "not said", "no", "off", "the backend does not offer it"],
         ["feature-barrier", "not said", "yes", "on", ""],
         ["feature-discard", "not said", "no", "off", "the store cannot discard"],
@@ -49,10 +50,16 @@ struct BlkLifecycleTests {
       ])
     #expect(
       lines(disk.negotiation) == [
-        ["protocol", "x86_64-abi", "any", "x86_64-abi", ""], ["ring slots", "32", "any", "32", ""],
-        ["pool pages", "352", "any", "352", ""],
+        ["protocol", "x86_64-abi", "any", "x86_64-abi", ""],
+        ["queues", "1", "4", "1", "the frontend asks for no more"],
+        ["ring pages", "1", "16", "1", "the frontend asks for no more"], ["pool pages", "352", "any", "352", ""],
+        ["feature-persistent", "yes", "yes", "on", ""],
+        ["feature-max-indirect-segments", "32", "256", "32", "the frontend asks for no more"],
         ["feature-flush-cache", "yes", "no", "off", "the backend does not offer it"],
         ["feature-barrier", "yes", "yes", "on", ""],
+        ["feature-discard", "yes", "no", "off", "the backend does not offer it"],
+        ["discard-secure", "yes", "no", "off", "the backend does not offer it"],
+        ["trusted", "1", "not asked", "1", ""],
       ])
   }
 
@@ -122,7 +129,7 @@ struct BlkLifecycleTests {
     #expect(pair.run { disk.isConnected && pair.backBus.isConnected })
     // The queue's own thread answers now; this one only waits.
     var results: [UInt64: [UInt8]] = [:]
-    let written = pattern(BlkFrontDevice.maxByteCount, seed: 9)
+    let written = pattern(BlkFrontDevice.maxDirectByteCount, seed: 9)
     for tag in 0..<UInt64(23) { try disk.write(sector: tag * 88, written.span, tag: tag) }
     try disk.flush(tag: 100)
     disk.push()

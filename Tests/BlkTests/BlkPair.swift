@@ -18,6 +18,17 @@ final class BlkPair: DriverPair {
       backend: BlkBackDriver(whenClosed: { closed.list.append($1) }) { _ in store }, closed: closed)
   }
 
+  /// - Parameter store: told the device that it is made for.
+  convenience init(
+    seed: Seed = 1, isReadOnly: Bool = false, options: BlkBackOptions, frontend: any FrontendDriver,
+    store: @escaping (XenbusDevice) -> any BlockStore
+  ) throws {
+    let closed = Closed()
+    try self.init(
+      seed: seed, isReadOnly: isReadOnly, frontend: frontend,
+      backend: BlkBackDriver(options: options, whenClosed: { closed.list.append($1) }, store: store), closed: closed)
+  }
+
   init(
     seed: Seed = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, backend: any BackendDriver,
     closed: Closed = Closed()
@@ -45,12 +56,17 @@ final class BlkPair: DriverPair {
 
   /// Runs until `count` responses have come for a raw frontend; their statuses by id.
   func statuses(_ frontend: RawBlkFrontend, _ count: Int) throws -> [UInt64: Int16] {
-    var statuses: [UInt64: Int16] = [:]
+    try answers(frontend, count).mapValues(\.status)
+  }
+
+  /// The same, whole.
+  func answers(_ frontend: RawBlkFrontend, _ count: Int) throws -> [UInt64: BlkIfResponse] {
+    var answers: [UInt64: BlkIfResponse] = [:]
     frontend.push()
     _ = try scheduler.run(turns: 500) {
-      for response in try frontend.responses() { statuses[response.id] = response.status }
-      return statuses.count == count
+      for response in try frontend.responses() { answers[response.id] = response }
+      return answers.count == count
     }
-    return statuses
+    return answers
   }
 }

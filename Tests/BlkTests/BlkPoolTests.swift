@@ -11,29 +11,29 @@ struct BlkPoolTests {
   }
 
   @Test func requestsWaitForPagesToo() throws {
-    let disk = BlkFrontDevice(poolPageCount: 12)
+    let disk = BlkFrontDevice(BlkFrontOptions(poolPageCount: 12))
     let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 256))
     try pair.connect()
     #expect(pair.loopback.grantCounts.sharedPages == 13)
-    try disk.read(sector: 0, byteCount: BlkFrontDevice.maxByteCount, tag: 1)
+    try disk.read(sector: 0, byteCount: BlkFrontDevice.maxDirectByteCount, tag: 1)
     #expect(throws: BlkFrontError.busy) { try disk.read(sector: 0, byteCount: 8192, tag: 2) }
     // One page is enough for this one, and none for that.
     try disk.read(sector: 0, byteCount: 4096, tag: 3)
     try disk.flush(tag: 4)
     #expect(throws: BlkFrontError.busy) { try disk.read(sector: 0, byteCount: 512, tag: 5) }
     #expect(pair.complete(disk).values.filter { $0.result == .succeeded }.count == 3)
-    try disk.read(sector: 0, byteCount: BlkFrontDevice.maxByteCount, tag: 6)
+    try disk.read(sector: 0, byteCount: BlkFrontDevice.maxDirectByteCount, tag: 6)
     #expect(pair.complete(disk)[6]?.result == .succeeded)
   }
 
   @Test func pagesOfOneRequestNeedNotBeNeighbours() throws {
-    let disk = BlkFrontDevice(poolPageCount: 16)
+    let disk = BlkFrontDevice(BlkFrontOptions(poolPageCount: 16))
     let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 256))
     try pair.connect()
     // Sixteen single pages come back in an order of the scheduler's, every second one first.
     for tag in 0..<UInt64(16) { try disk.read(sector: tag * 8, byteCount: 4096, tag: tag) }
     #expect(pair.complete(disk).count == 16)
-    let written = pattern(BlkFrontDevice.maxByteCount - 512, seed: 5)
+    let written = pattern(BlkFrontDevice.maxDirectByteCount - 512, seed: 5)
     try disk.write(sector: 3, written.span, tag: 1)
     try disk.write(sector: 200, pattern(4096, seed: 1).span, tag: 2)
     _ = pair.complete(disk)
@@ -52,7 +52,7 @@ struct BlkPoolTests {
     let reason = agreed == 352 ? "" : "\(GrantError.gntallocLimit(pageCount: 352))"
     #expect(pool(disk).map { [$0.frontend, $0.agreed, $0.reason] } == ["352", "\(agreed)", reason])
     #expect(pair.loopback.grantCounts.sharedPages == agreed + 1)
-    try disk.write(sector: 0, pattern(BlkFrontDevice.maxByteCount, seed: 1).span, tag: 1)
+    try disk.write(sector: 0, pattern(BlkFrontDevice.maxDirectByteCount, seed: 1).span, tag: 1)
     #expect(pair.complete(disk)[1]?.result == .succeeded)
   }
 

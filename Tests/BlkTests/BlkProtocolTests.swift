@@ -8,7 +8,7 @@ import XenLoopback
 struct BlkProtocolTests {
   @Test(arguments: BlkProtocol.allCases)
   func frontendSaysWhichLayoutItSpeaksAndBothEndsReportIt(layout: BlkProtocol) throws {
-    let disk = BlkFrontDevice(protocol: layout)
+    let disk = BlkFrontDevice(BlkFrontOptions(layout: layout))
     let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 64))
     try pair.connect()
     #expect(try pair.rig.directory(pair.device.frontendPath).string("protocol") == layout.rawValue)

@@ -19,7 +19,7 @@ struct BlkTransferTests {
     #expect(read?.bytes == written)
   }
 
-  @Test(arguments: [512, 4096, 4608, BlkFrontDevice.maxByteCount])
+  @Test(arguments: [512, 4096, 4608, BlkFrontDevice.maxDirectByteCount])
   func everyLengthOfARequestArrivesWhole(byteCount: Int) throws {
     let disk = BlkFrontDevice()
     let pair = try BlkPair(frontend: disk, store: MemoryStore(sectorCount: 256))
@@ -34,7 +34,8 @@ struct BlkTransferTests {
   @Test(arguments: seeds(1...20, of: BlkTransferTests.self), BlkProtocol.allCases)
   func randomWorkloadAgreesWithAModel(seed: Seed, layout: BlkProtocol) throws {
     // From a pool for one request to one for all.
-    let disk = BlkFrontDevice(protocol: layout, poolPageCount: [11, 40, 352][seed.modulo(3)])
+    let disk = BlkFrontDevice(
+      BlkFrontOptions(layout: layout, poolPageCount: [11, 40, 352][seed.modulo(3)]))
     let sectorCount = 512
     let pair = try BlkPair(
       seed: seed, frontend: disk, store: ReorderingStore(MemoryStore(sectorCount: UInt64(sectorCount))))

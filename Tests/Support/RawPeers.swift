@@ -12,13 +12,17 @@ open class RawFrontend: FrontendDriver, Frontend {
   public var keys: [StoreEntry] = []
   public var withheldKeys: Set<String> = []
   public private(set) var isConnected = false
-  /// Sixteen pages for data.
+  /// The pages for data.
   public private(set) var references: [GrantReference] = []
   private var data: GrantedPages?
   private var dataBytes: SharedBytes?
   public private(set) var channel: EventChannel?
 
-  public init(type: String, publishedState: XenbusState) { (self.type, self.publishedState) = (type, publishedState) }
+  private let dataPageCount: Int
+
+  public init(type: String, publishedState: XenbusState, dataPageCount: Int = 16) {
+    (self.type, self.publishedState, self.dataPageCount) = (type, publishedState, dataPageCount)
+  }
 
   /// Shares the rings; gives their keys.
   open func shareRings(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] { [] }
@@ -31,17 +35,26 @@ open class RawFrontend: FrontendDriver, Frontend {
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend { self }
 
   public func publish(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    let data = try device.share(pageCount: 16)
-    let channel = try device.allocateEventChannel()
-    let honest = try shareRings(device) + [StoreEntry("event-channel", channel.port.rawValue)]
+    let data = try device.share(pageCount: dataPageCount)
+    var honest = try shareRings(device)
+    // Unless the rings have channels of their own.
+    if !honest.contains(where: { $0.key.hasSuffix("event-channel") }) {
+      let channel = try device.allocateEventChannel()
+      honest.append(StoreEntry("event-channel", channel.port.rawValue))
+      self.channel = channel
+    }
     references = data.references
     dataBytes = data.bytes
     self.data = consume data
-    self.channel = channel
     return keys.replacing(in: honest).filter { !withheldKeys.contains($0.key) }
   }
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) { isConnected = true }
+
+  /// How often the backend has changed its keys while connected, or may have.
+  public private(set) var changeCount = 0
+
+  public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) { changeCount += 1 }
 
   public func stop(_ device: XenbusDevice) { isConnected = false }
 

@@ -6,7 +6,12 @@ import XenLoopback
 
 /// A disk on a Xen on which things go wrong.
 struct FaultyDriverTests {
-  private let disk = BlkFrontDevice()
+  /// Its backend copies, so that copies can fail.
+  private let disk: BlkFrontDevice = {
+    var options = BlkFrontOptions()
+    options.usesPersistentGrants = false
+    return BlkFrontDevice(options)
+  }()
 
   private func pair(_ seed: Seed) throws -> DriverPair {
     let store = MemoryStore(sectorCount: 64)

@@ -39,6 +39,37 @@ import NBDProtocol
   @Flag(help: "Refuse all writes, and let others read the image meanwhile.")
   var readOnly = false
 
+  @Option(help: ArgumentHelp("The most rings that the two ends share.", valueName: "count"))
+  var queues = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Two to the power of this pages in a ring at most, 0 to 4; a page has 32 slots.", valueName: "order"))
+  var ringOrder = 0
+
+  @Option(
+    help: ArgumentHelp(
+      "The most pages of 4 KiB that one request carries, up to 256; up to 11 no indirect requests are made.",
+      valueName: "pages"))
+  var indirect = 32
+
+  @Flag(inversion: .prefixedNo, help: "Keep pages mapped from request to request, in place of copying each.")
+  var persistent = true
+
+  func validate() throws {
+    guard (1...4).contains(queues) else { throw ValidationError("--queues takes a number from 1 to 4") }
+    guard (0...4).contains(ringOrder) else { throw ValidationError("--ring-order takes a number from 0 to 4") }
+    guard (0...256).contains(indirect) else { throw ValidationError("--indirect takes a number from 0 to 256") }
+  }
+
+  /// A pool for as many large requests as the defaults carry.
+  private var options: BlkFrontOptions {
+    var options = BlkFrontOptions(poolPageCount: max(32 << ringOrder, indirect) * BlkIf.maxSegmentCount)
+    (options.maxQueueCount, options.maxRingPageOrder) = (queues, ringOrder)
+    (options.maxIndirectSegmentCount, options.usesPersistentGrants) = (indirect, persistent)
+    return options
+  }
+
   func run() async throws {
     let signals = Signals(SIGINT, SIGTERM)
     let store = try open()
@@ -48,7 +79,10 @@ import NBDProtocol
     }
     let device = try machine.toolstack.addVbd(
       to: machine.guest.domain, servedBy: machine.driverDomain.domain, params: image, isReadOnly: readOnly)
-    let disk = try await BlkFrontDisk.connect(to: device.frontendPath, on: machine.guest, log: .quiet)
+    // This Xen is ours alone.
+    machine.guest.sharedPageLimit = 1 << 16
+    let disk = try await BlkFrontDisk.connect(
+      to: device.frontendPath, on: machine.guest, options: options, log: .quiet)
     let service = NBDService(disk)
     do {
       let server = try await NBDServer(service, at: UnixSocketPath(socket))

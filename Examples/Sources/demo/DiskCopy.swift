@@ -100,7 +100,7 @@ struct DiskCopy {
   {
     var progress = Progress()
     var meter = Meter("copied", total: byteCount)
-    let chunk = BlkFrontDevice.maxByteCount
+    let chunk = min(from.maxByteCount, to.maxByteCount)
     let chunkCount = (byteCount + chunk - 1) / chunk
     var failure: String?
     while progress.written < chunkCount, failure == nil {

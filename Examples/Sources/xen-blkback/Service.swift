@@ -1,6 +1,9 @@
 import BlkBack
+import BlkBackTool
+import BlockStores
 import Glibc
 import Logging
+import SystemPackage
 import ToolSupport
 import XenNative
 
@@ -9,39 +12,59 @@ struct Service {
   let bus: Bus
   let log: Logger
   private let options: ServiceOptions
+  private let recordDirectory: FilePath?
   private let signals: EndSignals
+  private let hangUps: HangUps
 
   init(_ options: ServiceOptions) throws {
     self.options = options
     signals = try EndSignals()
+    hangUps = try HangUps()
     log = options.logLevel.logger("xen-blkback")
     bus = try Bus(on: NativePlatform(), log: log)
+    recordDirectory = options.noRecord ? nil : try makeDirectory(FilePath(options.recordDirectory))
   }
 
   func driver(
-    type: String, store: @escaping (XenbusDevice) throws(DeviceError) -> any BlockStore
+    type: String, makeStore: @escaping (XenbusDevice) throws(DeviceError) -> FileStore
   ) -> BlkBackDriver {
-    BlkBackDriver(
-      type: type, options: BlkBackOptions(offersFlush: !options.barriersOnly),
-      whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") }, store: store)
+    var offered = options.disk.backend
+    offered.recordDirectory = recordDirectory
+    return BlkBackDriver(
+      type: type, options: offered,
+      whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") },
+      store: { [log] (device) throws(DeviceError) in
+        let store = try makeStore(device)
+        log.info("\(device.own.path): \(store.access)")
+        return store
+      })
   }
 
   /// Serves until `isDone`, asked after each change, or a signal. Then leaves the disks connected, or closes them.
   func run(until isDone: () throws -> Bool) throws {
-    var waits = (bus.descriptors + [signals.descriptor]).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+    var waits = (bus.descriptors + [signals.descriptor, hangUps.descriptor]).map {
+      pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+    }
     var said: Set<String> = []
     while !signals.isRaised {
+      if hangUps.take() { bus.callForAttention() }
       let outcome = bus.poll()
       let report = bus.report
-      for line in report where !said.contains(line) {
-        // What a device waits for is nobody's fault most of the time, and a fault the bus has said.
-        log.log(level: line.hasSuffix(": connected") ? .info : .debug, "\(line)")
-      }
+      for line in report where !said.contains(line) { say(line) }
       said = Set(report)
       if try isDone() { return }
       if outcome == .idle { _ = Wakeup.wait(for: &waits, timeout: -1) }
     }
     if options.close { try close() } else { try detach() }
+  }
+
+  /// A line of the bus's report that is new.
+  private func say(_ line: String) {
+    let end = ": connected"
+    // What a device waits for is nobody's fault most of the time, and a fault the bus has said.
+    guard line.hasSuffix(end) else { return log.debug("\(line)") }
+    let agreed = bus.negotiations[String(line.dropLast(end.count))].map { "\n\($0)" } ?? ""
+    log.info("\(line)\(agreed)")
   }
 
   private func detach() throws {
@@ -63,16 +86,18 @@ struct Service {
   }
 }
 
+/// A folder that is root's alone, made if it is not there.
+private func makeDirectory(_ path: FilePath) throws -> FilePath {
+  let made = unsafe path.withPlatformString { unsafe mkdir($0, S_IRWXU) } == 0
+  guard made || errno == EEXIST else {
+    throw ServiceError(
+      "the folder \(path) for records cannot be made: \(Errno(rawValue: errno)); give another one, or --no-record")
+  }
+  return path
+}
+
 struct ServiceError: Error, CustomStringConvertible {
   let description: String
 
   init(_ description: String) { self.description = description }
-}
-
-extension BlkBackStatistics {
-  fileprivate var sentence: String {
-    "\(readRequests) reads of \(sectorsRead) sectors, \(writeRequests) writes of \(sectorsWritten) sectors, "
-      + "\(barrierRequests) of them barriers, \(flushRequests) flushes, \(failedRequests) failed; "
-      + "notified \(ring.notificationsSent) times, spared \(ring.notificationsSuppressed)"
-  }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlkBack
+import BlkBackTool
 import BlockStores
 import ToolSupport
 import XenNative
@@ -18,6 +19,12 @@ import XenNative
       and the guests' requests wait for the next start, which goes on where this one stopped; start it when this one has \
       ended. With --close the disks are closed instead; a Linux \
       guest then loses them for good. A second signal ends the program at once.
+
+      After that, or kill -9, or a crash, the next start goes on as well: what a guest had asked for and has no answer to is \
+      in a record, and is done again. A disk goes on with what was agreed on when it was connected, whatever the options of \
+      the next start offer.
+
+      SIGHUP has the sizes of the images looked at again: an image that was made larger makes a larger disk.
 
       Linux's own backend claims the type "vbd" while its module xen-blkback is loaded, so use another type beside it.
       """,
@@ -53,7 +60,7 @@ struct Serve: ParsableCommand {
 
   func run() throws {
     let service = try Service(options)
-    try service.bus.register(service.driver(type: "disk", store: store), at: path)
+    try service.bus.register(service.driver(type: "disk", makeStore: store), at: path)
     service.log.info("waiting for \(path)")
     var hasServed = false
     try service.run {
@@ -63,10 +70,11 @@ struct Serve: ParsableCommand {
     }
   }
 
-  private func store(for device: XenbusDevice) throws(DeviceError) -> any BlockStore {
-    guard let image else { return try FileStore(for: device, isReadOnly: readOnly) }
+  private func store(for device: XenbusDevice) throws(DeviceError) -> FileStore {
+    let access = options.image.store
+    guard let image else { return try FileStore(for: device, isReadOnly: readOnly, options: access) }
     do throws(FileStoreError) {
-      return try FileStore(path: .init(image), isReadOnly: readOnly)
+      return try FileStore(path: .init(image), isReadOnly: readOnly, options: access)
     } catch { throw .resource("\(error)") }
   }
 }
@@ -89,7 +97,9 @@ struct Watch: ParsableCommand {
   func run() throws {
     let service = try Service(options)
     try service.bus.register(
-      service.driver(type: type) { (device) throws(DeviceError) in try FileStore(for: device) })
+      service.driver(type: type) { (device) throws(DeviceError) in
+        try FileStore(for: device, options: options.image.store)
+      })
     service.log.info("waiting for disks of type \(type)")
     try service.run { false }
   }
@@ -97,12 +107,30 @@ struct Watch: ParsableCommand {
 
 /// What both ways of serving take.
 struct ServiceOptions: ParsableArguments {
+  @OptionGroup(title: "What the disks offer") var disk: DiskOptions
+
+  @OptionGroup(title: "How the images are read and written") var image: ImageOptions
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Where to keep the record of each disk's requests that have no answer yet: a folder of this machine's memory, made if it is \
+      not there.
+      """, valueName: "folder"))
+  var recordDirectory = "/run/xen-blkback"
+
+  @Flag(help: "Keep no record: a guest whose backend is killed then loses its disk.")
+  var noRecord = false
+
   @Flag(help: "Close the disks at SIGTERM and SIGINT, in place of leaving them connected for the next start.")
   var close = false
 
-  @Flag(help: "Offer write barriers only and no flushes, as old guests know them.")
-  var barriersOnly = false
-
   @Option(help: ArgumentHelp("What to log, with all that is graver.", valueName: "level"))
   var logLevel = LogLevel.info
+
+  func validate() throws {
+    guard noRecord || recordDirectory.hasPrefix("/") else {
+      throw ValidationError("The folder of the records is absolute, such as /run/xen-blkback.")
+    }
+  }
 }

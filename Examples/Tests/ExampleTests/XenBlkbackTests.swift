@@ -6,16 +6,17 @@ struct XenBlkbackTests {
 
   private static let path = "/local/domain/0/backend/ublk/1/51712"
 
-  @Test(arguments: [
-    (
-      "serve",
-      ["<backend-path>", "--image <file>", "--read-only", "--close", "--barriers-only", "--log-level <level>"]
-    ),
-    ("watch", ["--type <name>", "--close", "--barriers-only", "--log-level <level>"]),
-  ])
+  /// What both subcommands take.
+  private static let common = [
+    "--queues <count>", "--ring-order <order>", "--indirect <segments>", "--no-persistent",
+    "--persistent-pages <pages>", "--barriers-only", "--no-discard", "--sector-units <driver>",
+    "--record-directory <folder>", "--no-record", "--direct <mode>", "--no-io-uring", "--close", "--log-level <level>",
+  ]
+
+  @Test(arguments: [("serve", ["<backend-path>", "--image <file>", "--read-only"]), ("watch", ["--type <name>"])])
   func helpNamesEveryOption(subcommand: String, options: [String]) throws {
     let run = try tool.run(subcommand, "--help")
-    for option in options {
+    for option in options + Self.common {
       // With what it does, on its line or the next.
       #expect(run.output.contains(try Regex("\n  \(option)\\s+[A-Z][^\n]+")), "\(option)")
     }
@@ -27,6 +28,7 @@ struct XenBlkbackTests {
     // Wherever its lines break.
     let help = try tool.run("--help").output.split(whereSeparator: \.isWhitespace).joined(separator: " ")
     #expect(help.contains("SIGTERM and SIGINT detach") && help.contains("loses them for good"))
+    #expect(help.contains("kill -9") && help.contains("SIGHUP has the sizes of the images looked at again"))
   }
 
   @Test func pathIsAbsolute() throws {
@@ -36,6 +38,15 @@ struct XenBlkbackTests {
 
   @Test func typeIsOneName() throws {
     try tool.expectUsage("A type is one name, such as ublk.", "watch", "--type", "backend/ublk")
+  }
+
+  @Test(arguments: [
+    (["--queues", "0"], "A disk has 1 to 64 queues, and not 0."),
+    (["--record-directory", "records"], "The folder of the records is absolute, such as /run/xen-blkback."),
+  ])
+  func optionOutsideItsRangeIsRefused(arguments: [String], sentence: String) throws {
+    let run = try tool.run(["watch"] + arguments)
+    #expect(run.error.hasPrefix("Error: \(sentence)\n") && run.output.isEmpty && run.exitCode == 64)
   }
 
   @Test func logLevelIsOneOfTheLoggers() throws {

@@ -1,36 +1,13 @@
 # Our block front end on a disk of Linux's own back end: every byte, and back again after leaving and after a kill.
 . /payload/functions
 
-# Linux's own front end claims what lies below device/.
-front=/local/domain/0/udevice/vbd/51712
-back=/local/domain/0/backend/vbd/0/51712
-
-make_disk() {  # MODE
-  losetup /dev/loop0 disk
-  xenstore-write $back/frontend $front $back/frontend-id 0 $back/online 1 $back/mode "$1" $back/type phy \
-    $back/dev xvda $back/physical-device "$(stat -c %t:%T /dev/loop0)" $back/state 1 \
-    $front/backend $back $front/backend-id 0 $front/virtual-device 51712 $front/device-type disk $front/state 1
-}
-
-remove_disk() {
-  xenstore-rm $back
-  xenstore-rm $front
-  losetup -d /dev/loop0
-  # As long as anybody holds the loop device it keeps its file.
-  wait_for "the back end has let go of the loop device" test ! -e /sys/block/loop0/loop
-}
-
-has_let_go() {
-  case $(xenstore-read $back/state) in 2 | 6) ;; *) fail "the back end stays in state $(xenstore-read $back/state)" ;; esac
-}
-
 modprobe loop
 modprobe xen-blkback
 dd if=/dev/urandom of=disk bs=1M count=12
 dd if=/dev/urandom of=new bs=1M count=12
 dd if=/dev/urandom of=newer bs=1M count=12
 
-make_disk w
+make_linux_disk
 blk-front $front read got | tee log
 for feature in feature-flush-cache feature-barrier; do
   grep -Eq "^$feature +yes +yes +on" log || fail "$feature is not agreed on"
@@ -69,13 +46,13 @@ blk-front $front read got
 same "what was read after the kill is not what the disk holds" disk got
 same "the killed program's writes are lost" new got
 has_let_go
-remove_disk
+remove_linux_disk
 
-make_disk r
+make_linux_disk r
 rm got
 blk-front $front read got
 same "what was read is not what the read-only disk holds" disk got
 blk-front $front refuse
 same "a read-only disk was written" new disk
 has_let_go
-remove_disk
+remove_linux_disk

@@ -10,9 +10,11 @@ make_disk() {
     $front/backend $back $front/backend-id 0 $front/virtual-device 51712 $front/device-type disk $front/state 1
 }
 
-start() {  # OPTION...
-  xen-blkback serve $back "$@" 2>> log &
-  server=$!
+# start OPTION...   and waits until the disk is served, perhaps again
+start() {
+  start_server "$@"
+  wait_for_state $front 4
+  still_connected
 }
 
 # stop   and the disk stays connected
@@ -25,18 +27,12 @@ still_connected() {
   [ "$(xenstore-read $front/state) $(xenstore-read $back/state)" = "4 4" ] || fail "the keys noticed the stop"
 }
 
-resumed() {
-  wait_for "the disk is served again" lacks $back/resume-from
-  still_connected
-}
-lacks() { ! xenstore-exists "$1"; }
-
 modprobe xen-blkfront
 modprobe ext4
 truncate -s 48M disk
 make_disk
+: > log
 start
-wait_for_state $front 4
 wait_for "xvda is there" test -b /dev/xvda
 mkfs.ext4 -q /dev/xvda
 mkdir disk-files
@@ -53,7 +49,6 @@ writer=$!
 sleep 2
 [ ! -e second-is ] || fail "somebody has flushed the disk although nobody serves it"
 start
-resumed
 wait $writer || fail "Linux could not write to the disk that had paused"
 sha256sum disk-files/second >> sums
 
@@ -67,7 +62,6 @@ truncate -s 49M larger
 if xen-blkback serve $back --image larger 2> refused; then fail "a disk was served as a larger one"; fi
 grep -q "goes by sectors = 98304 and would be served with 100352" refused || { cat refused; fail "the reason is another one"; }
 start
-resumed
 
 # While Linux writes.
 for round in 1 2 3 4 5; do
@@ -76,7 +70,6 @@ for round in 1 2 3 4 5; do
   usleep 150000
   stop
   start
-  resumed
   wait $writer || fail "Linux could not write while the back end came and went"
   sha256sum disk-files/round-$round >> sums
 done
@@ -99,7 +92,6 @@ wait_for "xvda has gone" test ! -e /sys/block/xvda
 e2fsck -f -n disk || fail "the file system in the image is not whole"
 make_disk
 start --close
-wait_for_state $front 4
 wait_for "xvda is there" test -b /dev/xvda
 mount -t ext4 -o ro /dev/xvda disk-files
 sha256sum -c sums || fail "files have changed with the new device"

@@ -10,8 +10,8 @@ final class Disk {
   let geometry: BlockGeometry
   private var failure: Failure?
 
-  init(at path: String, protocol layout: BlkProtocol) throws {
-    let device = BlkFrontDevice(protocol: layout)
+  init(at path: String, options: BlkFrontOptions) throws {
+    let device = BlkFrontDevice(options)
     self.device = device
     let loop = try FrontLoop(device, at: path)
     self.loop = loop
@@ -39,7 +39,7 @@ final class Disk {
 
   /// Writes `bytes` to the disk's start; when this returns they are on the medium.
   func write(_ bytes: [UInt8], as kind: WriteKind) throws {
-    try transfer(bytes.count) { [device] place throws(BlkFrontError) in
+    try transfer(bytes.count, as: kind) { [device] place throws(BlkFrontError) in
       let payload = bytes.span.extracting(place)
       let sector = sector(of: place.lowerBound)
       switch kind {
@@ -67,11 +67,23 @@ final class Disk {
     RigProgram.say("refused")
   }
 
+  /// Tells the disk that `count` sectors from `sector` on are not needed any more.
+  func discard(sector: UInt64, count: UInt64, isSecure: Bool) throws {
+    try device.discard(sector: sector, sectorCount: count, isSecure: isSecure, tag: UInt64.max)
+    let result = try waitForLast("a discard")
+    guard result == .succeeded else { throw Failure("the backend answers a discard as \(result)") }
+    RigProgram.say("discarded \(count) sectors")
+  }
+
   private func flush() throws -> BlkFrontCompletion.Result {
-    var result: BlkFrontCompletion.Result?
     try device.flush(tag: UInt64.max)
+    return try waitForLast("a flush")
+  }
+
+  private func waitForLast(_ what: String) throws -> BlkFrontCompletion.Result {
+    var result: BlkFrontCompletion.Result?
     device.push()
-    try run("a flush") { completion in
+    try run(what) { completion in
       result = completion.result
     } until: {
       result != nil
@@ -83,7 +95,7 @@ final class Disk {
 
   /// Puts requests for all of `byteCount` bytes and waits until all have completed.
   private func transfer(
-    _ byteCount: Int, put: (Range<Int>) throws(BlkFrontError) -> Void,
+    _ byteCount: Int, as kind: WriteKind? = nil, put: (Range<Int>) throws(BlkFrontError) -> Void,
     completed: (BlkFrontCompletion) -> Void = { _ in }
   ) throws {
     var next = 0
@@ -91,8 +103,10 @@ final class Disk {
     var number = 0
     while done < byteCount {
       while next < byteCount {
-        // One sector, all eleven segments, and lengths between that end in the middle of a page.
-        let length = min(byteCount - next, number % 7 == 0 ? 512 : BlkFrontDevice.maxByteCount - number % 5 * 512)
+        // One sector, what a request carries at most, what a direct one does, and lengths between that end in the middle of a
+        // page.
+        let longest = kind == .barrier || number % 3 == 0 ? BlkFrontDevice.maxDirectByteCount : device.maxByteCount
+        let length = min(byteCount - next, number % 7 == 0 ? 512 : longest - number % 5 * 512)
         do throws(BlkFrontError) { try put(next..<next + length) } catch {
           if case .busy = error { break }
           throw error

@@ -1,0 +1,62 @@
+import ArgumentParser
+import BlkFront
+import BlockStores
+import SystemPackage
+
+/// One measurement of a disk on the in-process Xen: BlkFront on this thread, BlkBack's queues on threads of their own, an image
+/// behind them.
+@main struct BlockBenchmark: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "block-benchmark",
+    abstract: "Reads or writes a disk through both ends for a while, and prints what that came to.",
+    discussion: """
+      Prints requests a second, MiB a second, and processor seconds of this process for each second. Benchmarks/block-times \
+      runs it beside fio on the same file.
+      """)
+
+  @Argument(help: "The image, which is written over where --workload writes.")
+  var image: String
+
+  @Option(help: ArgumentHelp("read, write, randread or randwrite, as fio has them.", valueName: "workload"))
+  var workload = Workload.randread
+
+  @Option(help: ArgumentHelp("Bytes of one request: a multiple of 4096.", valueName: "bytes"))
+  var blockSize = 4096
+
+  @Option(help: ArgumentHelp("Requests in flight.", valueName: "count"))
+  var depth = 32
+
+  @Option(help: ArgumentHelp("How long.", valueName: "seconds"))
+  var seconds = 2.0
+
+  @Option(help: ArgumentHelp("Rings of the disk, each with a thread of the backend's.", valueName: "count"))
+  var queues = 1
+
+  @Flag(help: "Past the page cache (O_DIRECT).")
+  var direct = false
+
+  @Flag(help: "Copy each payload out of, or into, the pages that are shared, in place of using it there.")
+  var copies = false
+
+  func validate() throws {
+    guard blockSize > 0, blockSize % 4096 == 0 else { throw ValidationError("--block-size is a multiple of 4096.") }
+    guard (1...512).contains(depth) else { throw ValidationError("--depth is from 1 to 512.") }
+    guard seconds > 0 else { throw ValidationError("--seconds is positive.") }
+    guard (1...64).contains(queues) else { throw ValidationError("--queues is from 1 to 64.") }
+  }
+
+  func run() throws {
+    let disk = try DiskUnderTest(
+      image: FilePath(image), isDirect: direct, blockByteCount: blockSize, depth: depth, queueCount: queues)
+    let figures = try disk.measure(workload, copies: copies, seconds: seconds)
+    disk.close()
+    print(figures)
+  }
+}
+
+enum Workload: String, ExpressibleByArgument, CaseIterable {
+  case read, write, randread, randwrite
+
+  var writes: Bool { self == .write || self == .randwrite }
+  var isRandom: Bool { self == .randread || self == .randwrite }
+}

@@ -1,0 +1,156 @@
+import BlkFront
+import BlockStores
+import Glibc
+import Logging
+import SystemPackage
+import XenLoopback
+
+/// A disk with both its ends connected, and as many requests in flight as asked for.
+final class DiskUnderTest {
+  private let loopback = Loopback()
+  private let backend: BusThread
+  private let bus: Bus
+  private let disk: BlkFrontDevice
+  private let blockByteCount: Int
+  private let depth: Int
+  private let blockCount: UInt64
+
+  init(image: FilePath, isDirect: Bool, blockByteCount: Int, depth: Int, queueCount: Int) throws {
+    let log = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
+    let driverDomain = loopback.addDomain()
+    let guest = loopback.addDomain()
+    (self.blockByteCount, self.depth) = (blockByteCount, depth)
+    var options = BlkFrontOptions()
+    let pageCount = blockByteCount / xenPageSize
+    options.maxQueueCount = queueCount
+    options.maxIndirectSegmentCount = max(pageCount, 32)
+    // A page has 32 slots.
+    options.maxRingPageOrder = (0...4).first { 32 << $0 >= (depth + queueCount - 1) / queueCount } ?? 4
+    options.poolPageCount = min(depth * (pageCount + 2) + 64, 65535)
+    guest.sharedPageLimit = 1 << 20
+    let device = try Toolstack(on: driverDomain).addVbd(
+      to: guest.domain, servedBy: driverDomain.domain, params: image.string)
+    backend = try BusThread(on: driverDomain, log: log) { (bus) throws(XenstoreError) in
+      var options = BlkBackOptions()
+      options.maxQueueCount = queueCount
+      options.persistentPageCount = 65536
+      options.bufferPageCount = 4096
+      let driver = BlkBackDriver(options: options) { (_) throws(DeviceError) in
+        do throws(FileStoreError) {
+          return try FileStore(path: image, options: FileStoreOptions(direct: isDirect ? .on : .off))
+        } catch { throw .resource("\(error)") }
+      }
+      try bus.register(driver)
+      return nil
+    }
+    bus = try Bus(on: guest, log: log)
+    disk = BlkFrontDevice(options)
+    try bus.register(disk, at: device.frontendPath)
+    let (bus, disk) = (bus, disk)
+    guard bus.run(seconds: 10, until: { disk.isConnected }), let geometry = disk.geometry else {
+      throw BenchmarkError("the disk does not connect: \(bus.report.joined(separator: "; "))")
+    }
+    blockCount = geometry.sectorCount / UInt64(blockByteCount / BlkIf.sectorByteCount)
+    guard blockCount > 0 else { throw BenchmarkError("the image is smaller than one request") }
+  }
+
+  /// What a run came to.
+  struct Figures: CustomStringConvertible {
+    var requests = 0
+    var bytes = 0
+    var seconds = 0.0
+    var processorSeconds = 0.0
+
+    var description: String {
+      let rate = Int((Double(requests) / seconds).rounded())
+      let mebibytes = Int((Double(bytes) / seconds / 1_048_576).rounded())
+      let load = (processorSeconds / seconds * 100).rounded() / 100
+      return "\(rate) \(mebibytes) \(load)"
+    }
+  }
+
+  /// - Parameter copies: out of the shared pages, or into them, once more.
+  func measure(_ workload: Workload, copies: Bool, seconds: Double) throws -> Figures {
+    var figures = Figures()
+    let buffer = [UInt8](repeating: 0xA5, count: blockByteCount)
+    var destination = [UInt8](repeating: 0, count: blockByteCount)
+    let sectorsEach = UInt64(blockByteCount / BlkIf.sectorByteCount)
+    var random: UInt64 = 0x9E37_79B9_7F4A_7C15
+    var next: UInt64 = 0
+    var inFlight = 0
+    var failed = 0
+    // A beginning that is not counted: pages are touched and mapped, files opened.
+    let start = Uptime.now.nanoseconds
+    let begin = start + 300_000_000
+    let end = begin + UInt64(seconds * 1e9)
+    var begun: (nanoseconds: UInt64, processor: Double)?
+    var now = start
+    while now < end {
+      while inFlight < depth {
+        if workload.isRandom {
+          random ^= random << 13
+          random ^= random >> 7
+          random ^= random << 17
+          next = random % blockCount
+        } else {
+          next = next + 1 < blockCount ? next + 1 : 0
+        }
+        let sector = next * sectorsEach
+        switch (workload.writes, copies) {
+        case (false, _): try disk.read(sector: sector, byteCount: blockByteCount, tag: 0)
+        case (true, true): try disk.write(sector: sector, buffer.span, tag: 0)
+        // What the pages hold is as good as anything.
+        case (true, false): try disk.write(sector: sector, byteCount: blockByteCount, tag: 0) { _ in }
+        }
+        inFlight += 1
+      }
+      disk.push()
+      let completed = disk.poll { completion in
+        if completion.result != .succeeded { failed += 1 }
+        if copies, !workload.writes {
+          var span = destination.mutableSpan
+          completion.copy(to: &span)
+        }
+      }
+      inFlight -= completed
+      now = Uptime.now.nanoseconds
+      if begun == nil, now >= begin {
+        begun = (now, Self.processorSeconds)
+        figures.requests = 0
+      }
+      figures.requests += completed
+      if completed == 0, let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 1000) }
+      guard failed == 0 else { throw BenchmarkError("\(failed) requests failed") }
+    }
+    guard let begun else { throw BenchmarkError("nothing was measured") }
+    figures.bytes = figures.requests * blockByteCount
+    figures.seconds = Double(now - begun.nanoseconds) / 1e9
+    figures.processorSeconds = Self.processorSeconds - begun.processor
+    while inFlight > 0 {
+      inFlight -= disk.poll { _ in }
+      if inFlight > 0, let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 1000) }
+    }
+    return figures
+  }
+
+  func close() {
+    bus.close()
+    let bus = bus
+    _ = bus.run(seconds: 5) { bus.isEmpty }
+    backend.end(within: 5)
+    backend.join()
+  }
+
+  private static var processorSeconds: Double {
+    var usage = rusage()
+    // Safe: it writes to a variable of ours.
+    unsafe getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    return [usage.ru_utime, usage.ru_stime].reduce(0) { $0 + Double($1.tv_sec) + Double($1.tv_usec) / 1e6 }
+  }
+}
+
+struct BenchmarkError: Error, CustomStringConvertible {
+  let description: String
+
+  init(_ description: String) { self.description = description }
+}
