@@ -58,6 +58,15 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
 
   public func remove(_ owner: AnyObject) { tasks.removeAll { $0.identity == ObjectIdentifier(owner) } }
 
+  /// The end of the simulation: lets go of everything that was given turns. A bus whose queues' host this is would otherwise
+  /// keep it for ever, and all that it has open.
+  public func removeAll() {
+    // What they hold ends when they are no longer looked at: an end may call ``remove(_:)``.
+    let all = tasks
+    tasks = []
+    withExtendedLifetime(all) {}
+  }
+
   public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
     start(queue, of: nil, name: name, whenStopped: whenStopped)
   }

@@ -28,6 +28,8 @@ open class DriverPair {
     scheduler.add(frontBus, of: rig.guest, name: "frontend's bus") { [frontBus] _ in frontBus.poll() }
   }
 
+  deinit { scheduler.removeAll() }
+
   public subscript<Value>(dynamicMember path: KeyPath<Rig, Value>) -> Value { rig[keyPath: path] }
 
   /// Runs until both ends are connected.
