@@ -35,6 +35,8 @@ let package = Package(
       providers: [.apt(["libxen-dev"])]),
     .systemLibrary(
       name: "LibURing", path: "Sources/Shims/LibURing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .systemLibrary(
+      name: "CNBD", path: "Sources/Shims/CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
     .target(name: "CIOUring", dependencies: ["LibURing"], path: "Sources/Shims/CIOUring"),
 
     // What drivers stand on.
@@ -46,7 +48,7 @@ let package = Package(
     .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
     .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
     .target(
-      name: "BlockStores", dependencies: ["BlkBack", "CIOUring", "CLinux", system], swiftSettings: strict),
+      name: "BlockStores", dependencies: ["BlkBack", "CIOUring", "CLinux", "CNBD", system], swiftSettings: strict),
     .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
     .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
     .target(name: "NetBack", dependencies: ["CLinux", "NetIf", "Pcap", "XenRing"], swiftSettings: strict),

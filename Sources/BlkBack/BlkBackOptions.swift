@@ -3,6 +3,11 @@ import SystemPackage
 
 /// What a block backend offers its frontends, and how much memory each of their rings may take.
 ///
+/// One ring's memory is bounded by these: an in-flight table of as many places as the ring has slots, 32 for each page of it;
+/// ``bufferPageCount`` pages of buffers, given back when the ring has been idle for a second or, while pages of the frontend's
+/// are mapped, at the next look for those; ``persistentPageCount`` pages of the frontend's, unmapped when nobody has used them
+/// for a minute.
+///
 /// What a frontend then uses of it, and why not, ``Backend/negotiation`` says.
 public struct BlkBackOptions: Hashable, Sendable {
   /// Flushes beside barriers (`feature-flush-cache`). A frontend that knows only barriers sees no difference; Linux's prefers
@@ -28,6 +33,9 @@ public struct BlkBackOptions: Hashable, Sendable {
   public var bufferPageCount = 1024
   /// Where a record of what is in flight is kept, so that a guest whose backend was killed only waits for the next one: a
   /// directory of this machine's that no reboot survives, such as `/run/xen-blkback`. Nil keeps none.
+  ///
+  /// A disk whose record cannot be made there is not served: its error node says why. A store that keeps completed writes in a
+  /// memory of its process loses them with a kill, of which the guest then never hears: give it none.
   public var recordDirectory: FilePath?
 
   public init(offersFlush: Bool = true, offersPersistentGrants: Bool = true, maxIndirectSegmentCount: Int = 256) {

@@ -6,14 +6,14 @@
 /// Register it with a bus, poll that until ``isConnected``, then put requests, ``push()`` them together, and take
 /// completions with ``poll(_:)``.
 ///
-/// When a backend goes away the device connects again as soon as it comes back, and what was in flight is then put again, in
-/// the order in which it was asked for and before anything new: it completes after a pause, and once. What cannot be asked of
-/// the disk that came back fails; nothing is waited for any more, and completes as ``BlkFrontCompletion/Result/disconnected``, when the device was
-/// removed or the bus has taken leave of it. ``BlkFrontOptions/requeuesRequests`` turns that off: what was in flight then completes as disconnected at
-/// once.
+/// When a backend goes away the device connects again as soon as it comes back, and what was in flight is then put again,
+/// in the order in which it was asked for and before anything new: it completes once, after a pause. What cannot be asked
+/// of the disk that came back fails. When the device is removed, or the bus takes leave of it, nobody will answer, and it
+/// completes as ``BlkFrontCompletion/Result/disconnected``. With ``BlkFrontOptions/requeuesRequests`` off it completes so
+/// at once.
 ///
-/// Putting again asks nothing of the backend but that what it has completed stays done: what a killed one had in a memory of its own and
-/// not flushed, a later flush cannot make durable.
+/// What a backend has completed must stay done for that: what a killed one had in a memory of its own, not flushed, no
+/// later flush can make durable.
 public final class BlkFrontDevice: FrontendDriver, Frontend {
   /// The most that a direct request can carry, in bytes, and so every connected device.
   public static let maxDirectByteCount = BlkIf.maxSegmentCount * xenPageSize
@@ -41,6 +41,8 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   private let keptPieces = SharedPieceTable(capacity: 1)
   /// Requests that nobody will answer, for the next poll to report.
   private var lostTags: [UInt64] = []
+  /// Whether there is either: a plain word, since a poll has to look each time.
+  private var hasUnfinished = false
   private var refusedChange: DeviceError?
   private var device: XenbusDevice?
 
@@ -60,13 +62,11 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   ///   - sector: in 512-byte sectors, a multiple of the disk's own.
   ///   - byteCount: a positive multiple of the disk's sector size, up to ``maxByteCount``.
   public func read(sector: UInt64, byteCount: Int, tag: UInt64) throws(BlkFrontError) {
-    try check(sector: sector, byteCount: byteCount)
     try put(BlkFrontRequest(operation: BlkIf.Operation.read, sector: sector, byteCount: byteCount, tag: tag))
   }
 
   /// Writes `bytes` from `sector` on; they are copied before this returns. Done is not durable: see ``flush(tag:)``.
   public func write(sector: UInt64, _ bytes: Span<UInt8>, tag: UInt64) throws(BlkFrontError) {
-    try checkWrite(sector: sector, byteCount: bytes.count)
     try put(
       BlkFrontRequest(operation: BlkIf.Operation.write, sector: sector, byteCount: bytes.count, tag: tag), bytes)
   }
@@ -78,14 +78,14 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   public func write(
     sector: UInt64, byteCount: Int, tag: UInt64, fill: (SharedPieces) -> Void
   ) throws(BlkFrontError) {
-    try checkWrite(sector: sector, byteCount: byteCount)
     try put(BlkFrontRequest(operation: BlkIf.Operation.write, sector: sector, byteCount: byteCount, tag: tag), fill)
   }
 
-  /// As ``write(sector:_:tag:)``, after all that was asked for before, and before all that is asked for after it; the bytes are on the
-  /// medium when it completes, with all that was written before. At most ``maxDirectByteCount``.
+  /// As ``write(sector:_:tag:)``, after all that was asked for before, and before all that is asked for after it; when it
+  /// completes, its bytes and all that was written before are on the medium. At most ``maxDirectByteCount``. On several
+  /// queues it is `.busy` while more than one of them has requests in flight.
   public func writeBarrier(sector: UInt64, _ bytes: Span<UInt8>, tag: UInt64) throws(BlkFrontError) {
-    try checkBarrier(sector: sector, byteCount: bytes.count)
+    try checkBarrier(byteCount: bytes.count)
     try put(
       BlkFrontRequest(operation: BlkIf.Operation.writeBarrier, sector: sector, byteCount: bytes.count, tag: tag), bytes)
   }
@@ -94,7 +94,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   public func writeBarrier(
     sector: UInt64, byteCount: Int, tag: UInt64, fill: (SharedPieces) -> Void
   ) throws(BlkFrontError) {
-    try checkBarrier(sector: sector, byteCount: byteCount)
+    try checkBarrier(byteCount: byteCount)
     try put(
       BlkFrontRequest(operation: BlkIf.Operation.writeBarrier, sector: sector, byteCount: byteCount, tag: tag), fill)
   }
@@ -123,21 +123,9 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
         sectorCount: sectorCount, tag: tag))
   }
 
-  @inline(__always) private func checkWrite(sector: UInt64, byteCount: Int) throws(BlkFrontError) {
-    if geometry?.isReadOnly == true { throw .readOnlyDisk }
-    try check(sector: sector, byteCount: byteCount)
-  }
-
-  private func checkBarrier(sector: UInt64, byteCount: Int) throws(BlkFrontError) {
+  private func checkBarrier(byteCount: Int) throws(BlkFrontError) {
     guard offersBarrier || queues == nil else { throw .notSupported("feature-barrier") }
     guard byteCount <= Self.maxDirectByteCount else { throw .length(byteCount: byteCount) }
-    try checkWrite(sector: sector, byteCount: byteCount)
-  }
-
-  private func check(sector: UInt64, byteCount: Int) throws(BlkFrontError) {
-    guard let geometry else { throw .notConnected }
-    guard byteCount <= maxByteCount else { throw .length(byteCount: byteCount) }
-    try geometry.check(sector: sector, byteCount: byteCount)
   }
 
   // Inlined, as what it calls: for a read there is no payload to look for.
@@ -167,23 +155,16 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     precondition(!isPolling, "a completion's receiver does not poll")
     isPolling = true
     defer { isPolling = false }
-    var completed = handOver(body)
-    if !kept.isEmpty { completed += goOnWithKept(body) }
-    guard !lostTags.isEmpty else { return completed }
-    let lost = lostTags
-    lostTags = []
-    for tag in lost { body(BlkFrontCompletion(lost: tag)) }
-    return completed + lost.count
+    let completed = handOver(body)
+    return hasUnfinished ? completed + handOverUnfinished(body) : completed
   }
 
   /// Each completion is handed over outside of every access to the queues, so that its receiver may make the next request.
   private func handOver(_ body: (BlkFrontCompletion) -> Void) -> Int {
-    do throws(DeviceError) { try queues?.takeResponses() } catch {
-      stopUsing()
-      device?.report(error)
-    }
     var count = 0
-    while let completion = queues?.nextCompletion() {
+    var isFirst = true
+    while let completion = nextCompletion(takingResponses: isFirst) {
+      isFirst = false
       if completion.request.partOffset != nil {
         kept.settle(completion)
         continue
@@ -193,6 +174,26 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     }
     return count
   }
+
+  @inline(__always) private func nextCompletion(takingResponses: Bool) -> BlkFrontCompletion? {
+    do throws(DeviceError) { return try queues?.nextCompletion(takingResponses: takingResponses) ?? nil } catch {
+      stopUsing()
+      device?.report(error)
+      return nil
+    }
+  }
+
+  /// What was in flight with another backend, and what nobody will answer.
+  private func handOverUnfinished(_ body: (BlkFrontCompletion) -> Void) -> Int {
+    let completed = kept.isEmpty ? 0 : goOnWithKept(body)
+    let lost = lostTags
+    lostTags = []
+    noteUnfinished()
+    for tag in lost { body(BlkFrontCompletion(lost: tag)) }
+    return completed + lost.count
+  }
+
+  private func noteUnfinished() { hasUnfinished = !kept.isEmpty || !lostTags.isEmpty }
 
   /// Readable when ``poll(_:)`` would hand something over; nil when not connected.
   public var descriptor: CInt? { queues?.descriptor }
@@ -247,7 +248,10 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   /// Waits no longer for those that wait for a backend, and whose tags `isUnwanted`; they complete no more.
   ///
   /// - Returns: how many those are.
-  func withdrawKept(_ isUnwanted: (UInt64) -> Bool) -> Int { kept.isEmpty ? 0 : kept.remove(isUnwanted) }
+  func withdrawKept(_ isUnwanted: (UInt64) -> Bool) -> Int {
+    defer { noteUnfinished() }
+    return kept.isEmpty ? 0 : kept.remove(isUnwanted)
+  }
 
   // MARK: Frontend
 
@@ -278,6 +282,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     let segmentCount = min(carried, keys.maxIndirectSegmentCount)
     let maxSegmentCount = max(segmentCount, BlkIf.maxSegmentCount)
     queues.begin(
+      keys.geometry,
       BlkFrontLimits(
         keys.geometry, maxSegmentCount: maxSegmentCount, units: options.sectorUnits, isUntrusted: isUntrusted))
     geometry = keys.geometry
@@ -340,6 +345,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
       guard now.sectorCount != geometry.sectorCount else { return }
       device.log.notice("\(device.own.path): the disk has \(now.sectorCount) sectors, and had \(geometry.sectorCount)")
       self.geometry?.sectorCount = now.sectorCount
+      queues?.geometry.sectorCount = now.sectorCount
     } catch {
       // Said once, and the disk stays as it was.
       if refusedChange != error { device.warn(error) }
@@ -354,6 +360,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   public func forget(_ device: XenbusDevice) {
     lostTags += kept.tags
     kept.removeAll()
+    noteUnfinished()
   }
 
   private func stopUsing() {
@@ -365,6 +372,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
       lostTags += kept.tags
       kept.removeAll()
     }
+    noteUnfinished()
   }
 }
 

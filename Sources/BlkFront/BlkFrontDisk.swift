@@ -6,9 +6,9 @@ import Logging
 /// of all calls are in flight together as the ring has slots and the pool has pages; what does not fit waits for its turn,
 /// in the order of the calls. Calls that are under way together may be carried out in any order.
 ///
-/// A backend that goes away and comes back, because it restarts or because it broke the protocol and the disk took leave of it, is
-/// a pause to a disk and no fault: calls wait, and what the backend had of them is put again, in its place, as ``BlkFrontDevice``
-/// does it; cancel a call to wait no longer. What the disk that comes back cannot do fails. With
+/// A backend that goes away and comes back, because it restarts or because it broke the protocol and the disk took leave of
+/// it, is a pause to a disk and no fault: calls wait, and what the backend had of them is put again, in its place, as
+/// ``BlkFrontDevice`` does it; cancel a call to wait no longer. What the disk that comes back cannot do fails. With
 /// ``BlkFrontOptions/requeuesRequests`` off, calls of which the backend had a part fail with ``BlkFrontError/disconnected``
 /// instead. When the device is removed, these calls fail with that, and all others with ``BlkFrontError/notConnected``.
 ///
@@ -81,14 +81,16 @@ public final class BlkFrontDisk: Sendable {
 
   /// Says that sectors are not needed any more, as ``BlkFrontDevice/discard(sector:sectorCount:isSecure:tag:)``.
   ///
-  /// - Throws: ``BlkFrontError``, with ``BlkFrontError/notSupported(_:)`` when the backend does not offer it; `CancellationError`.
+  /// - Throws: ``BlkFrontError``, with ``BlkFrontError/notSupported(_:)`` when the backend does not offer it;
+  ///   `CancellationError`.
   public func discard(sector: UInt64, sectorCount: UInt64, isSecure: Bool = false) async throws {
     _ = try await call(.discard(sectorCount: sectorCount, isSecure: isSecure), sector: sector)
   }
 
   /// Closes the disk from our side, as the protocol asks. Later calls and those that still wait for their turn fail with
-  /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first, but what waits for a backend
-  /// to come back fails with ``BlkFrontError/disconnected``. When this returns, nothing is shared and the thread is over.
+  /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first, but
+  /// what waits for a backend to come back fails with ``BlkFrontError/disconnected``. When this returns, nothing is shared
+  /// and the thread is over.
   ///
   /// - Parameter timeout: how long the backend may take to answer and to let go; after that everything is taken back, and
   ///   what was in flight fails with ``BlkFrontError/disconnected``.

@@ -5,8 +5,8 @@ struct BlkFrontEvents {
   private let handle: any EventChannels
   private let otherDomain: DomainID
   private(set) var ports: [EventChannelPort] = []
-  /// Of those whose event has been taken and whose work is not finished.
-  private var masked: [EventChannelPort] = []
+  /// A bit for each whose event has been taken and whose work is not finished: there are 64 at most.
+  private var masked: UInt64 = 0
 
   init(_ device: XenbusDevice) throws(DeviceError) {
     do throws(EventChannelError) { handle = try device.platform.openEventChannels() } catch {
@@ -17,10 +17,10 @@ struct BlkFrontEvents {
 
   /// A channel for one queue more, which the backend may bind to.
   mutating func add() throws(DeviceError) {
+    precondition(ports.count < UInt64.bitWidth, "a bit for each")
     do throws(EventChannelError) { ports.append(try handle.allocateUnbound(for: otherDomain)) } catch {
       throw .eventChannel(error)
     }
-    masked.reserveCapacity(ports.count)
   }
 
   /// Readable when an event has come.
@@ -30,12 +30,17 @@ struct BlkFrontEvents {
   func notify(_ number: Int) { handle.notify(ports[number]) }
 
   /// Takes the events that have come. No other comes from their channels before ``rearm()``.
-  @inline(__always) mutating func take() { while let port = handle.nextPending() { masked.append(port) } }
+  @inline(__always) mutating func take() {
+    while let port = handle.nextPending() {
+      if let number = ports.firstIndex(of: port) { masked |= 1 << UInt64(number) }
+    }
+  }
 
   /// The work that the events asked for is done: lets the next ones in.
   @inline(__always) mutating func rearm() {
-    guard !masked.isEmpty else { return }
-    for index in masked.indices { handle.unmask(masked[index]) }
-    masked.removeAll(keepingCapacity: true)
+    while masked != 0 {
+      handle.unmask(ports[masked.trailingZeroBitCount])
+      masked &= masked - 1
+    }
   }
 }

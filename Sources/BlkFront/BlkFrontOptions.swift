@@ -2,11 +2,11 @@ import BlkIf
 
 /// What a disk's frontend asks of its backend, and how many pages it shares for that.
 ///
-/// What a backend then grants of it, and why not all, ``BlkFrontDevice/negotiation`` says. Each queue shares its ring, of two
-/// to the power of ``maxRingPageOrder`` pages, and a pool of ``poolPageCount``. On a real Xen all programs of a domain together
-/// have 1024 pages to share unless xen-gntalloc's parameter `limit` says otherwise; the default, 353 pages, leaves room for a
-/// network card of one queue, which wants 514. Where there are fewer pages than asked for, queues are dropped first, down to one; then that
-/// one's ring and pool are halved together until they fit, down to a page and to 11.
+/// What a backend then grants of it, and why not all, ``BlkFrontDevice/negotiation`` says. Each queue shares its ring, of
+/// two to the power of ``maxRingPageOrder`` pages, and a pool of ``poolPageCount``. On a real Xen all programs of a domain
+/// together have 1024 pages to share unless xen-gntalloc's parameter `limit` says otherwise; the default, 353 pages, leaves
+/// room for a network card of one queue, which wants 514. Where there are fewer pages than asked for, queues are dropped
+/// first, down to one; then that one's ring and pool are halved together until they fit, down to one page and to 11.
 public struct BlkFrontOptions: Hashable, Sendable {
   /// Of the ring's slots (`protocol`); every backend must know both.
   public var layout = BlkProtocol.native
@@ -19,8 +19,8 @@ public struct BlkFrontOptions: Hashable, Sendable {
   public var maxQueueCount = 1
   /// A ring has at most two to the power of this pages (`ring-page-order`): 0 to 4. One page has 32 slots.
   public var maxRingPageOrder = 0
-  /// The most pages that an indirect request carries (`feature-max-indirect-segments`), up to ``BlkIf/maxIndirectSegmentCount``.
-  /// Up to 11 none is made: direct requests carry as many.
+  /// The most pages that an indirect request carries (`feature-max-indirect-segments`): up to
+  /// ``BlkIf/maxIndirectSegmentCount``. Up to 11 none is made, since direct requests carry as many.
   public var maxIndirectSegmentCount = 32
   /// Says that the same pages are used again and again, so that the backend may keep them mapped (`feature-persistent`). They
   /// are in any case.

@@ -35,8 +35,9 @@ struct BlkFrontQueue: ~Copyable {
   private var freePageCount: Int
   private var inFlight: [InFlight]
   private var freeSlots: [Int] = []
-  /// Answered, and not handed over yet, in the backend's order.
-  private var answered: [Int] = []
+  /// The first so many are answered, in the backend's order, and the first so many of these handed over.
+  private var answered: [Int]
+  private var answeredCount = 0
   private var handedOverCount = 0
   private var barrierCount = 0
   /// The payload of what is being handed over, and then of what is being filled in.
@@ -54,7 +55,7 @@ struct BlkFrontQueue: ~Copyable {
     self.pool = pool
     inFlight = Array(repeating: InFlight(), count: count)
     freeSlots.append(contentsOf: (0..<count).reversed())
-    answered.reserveCapacity(count)
+    answered = Array(repeating: 0, count: count)
     pieces = SharedPieceTable(capacity: 2 * BlkIf.maxSegmentCount)
   }
 
@@ -238,16 +239,16 @@ struct BlkFrontQueue: ~Copyable {
       case BlkIf.Status.notSupported: .answered(.notSupported)
       default: .answered(.failed)
       }
-    answered.append(slot)
+    answered[answeredCount] = slot
+    answeredCount += 1
   }
 
   /// The next answered request, to be handed over; nil when there is none. The slot and pages of the one given before are
   /// free from then on.
   mutating func nextCompletion() -> BlkFrontCompletion? {
     if handedOverCount > 0 { free(answered[handedOverCount - 1]) }
-    guard handedOverCount < answered.count else {
-      answered.removeAll(keepingCapacity: true)
-      handedOverCount = 0
+    guard handedOverCount < answeredCount else {
+      (answeredCount, handedOverCount) = (0, 0)
       return nil
     }
     let slot = answered[handedOverCount]

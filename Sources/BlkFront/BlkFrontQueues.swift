@@ -13,6 +13,9 @@ struct BlkFrontQueues: ~Copyable {
   private(set) var lastSequence: UInt64
   /// What was in flight with another backend comes first.
   var isHeldBack = false
+  /// What requests are held to: the device's own, kept here so that a request makes one access to the device.
+  var geometry = BlockGeometry(sectorCount: 0)
+  private var maxByteCount = 0
 
   /// Of each queue.
   let poolPageCount: Int
@@ -27,7 +30,12 @@ struct BlkFrontQueues: ~Copyable {
     self.lastSequence = lastSequence
   }
 
-  mutating func begin(_ limits: BlkFrontLimits) { for index in 0..<queues.count { queues[index].begin(limits) } }
+  /// The backend has connected: how the disk is, and how requests are to be from now on.
+  mutating func begin(_ geometry: BlockGeometry, _ limits: BlkFrontLimits) {
+    self.geometry = geometry
+    maxByteCount = limits.maxSegmentCount * xenPageSize
+    for index in 0..<queues.count { queues[index].begin(limits) }
+  }
 
   var descriptor: CInt { events.descriptor }
 
@@ -48,10 +56,8 @@ struct BlkFrontQueues: ~Copyable {
   @inline(__always) mutating func put(
     _ request: BlkFrontRequest, payload: Span<UInt8>? = nil
   ) throws(BlkFrontError) {
-    guard !isHeldBack else { throw .busy }
     var request = request
-    request.sequence = lastSequence &+ 1
-    let queue = try queues.count == 1 ? 0 : choose(request)
+    let queue = try admit(&request)
     try queues[queue].put(request, payload: payload)
     lastSequence = request.sequence
   }
@@ -59,12 +65,24 @@ struct BlkFrontQueues: ~Copyable {
   @inline(__always) mutating func put(
     _ request: BlkFrontRequest, fill: (SharedPieces) -> Void
   ) throws(BlkFrontError) {
-    guard !isHeldBack else { throw .busy }
     var request = request
-    request.sequence = lastSequence &+ 1
-    let queue = try queues.count == 1 ? 0 : choose(request)
+    let queue = try admit(&request)
     try queues[queue].put(request, fill: fill)
     lastSequence = request.sequence
+  }
+
+  /// Checks a request against the disk, but for a flush and a discard, which have no payload, and numbers it.
+  ///
+  /// - Returns: the queue for it.
+  @inline(__always) private mutating func admit(_ request: inout BlkFrontRequest) throws(BlkFrontError) -> Int {
+    if request.operation <= BlkIf.Operation.writeBarrier {
+      if request.operation != BlkIf.Operation.read, geometry.isReadOnly { throw .readOnlyDisk }
+      guard request.byteCount <= maxByteCount else { throw .length(byteCount: request.byteCount) }
+      try geometry.check(sector: request.sector, byteCount: request.byteCount)
+    }
+    guard !isHeldBack else { throw .busy }
+    request.sequence = lastSequence &+ 1
+    return try queues.count == 1 ? 0 : choose(request)
   }
 
   /// Puts a part of what was in flight with another backend.
@@ -79,8 +97,8 @@ struct BlkFrontQueues: ~Copyable {
     }
   }
 
-  /// The queue for a request, of several. A barrier is one for its own queue alone (io/blkif.h says nothing of several): it goes
-  /// where everything else in flight is, and while it is in flight everything goes there.
+  /// The queue for a request, of several. To a backend a barrier is one on its own queue alone (io/blkif.h says nothing of
+  /// several): it goes where everything else in flight is, and while it is in flight everything goes there.
   private mutating func choose(_ request: BlkFrontRequest) throws(BlkFrontError) -> Int {
     var busy: Int?
     var busyCount = 0
@@ -115,15 +133,16 @@ struct BlkFrontQueues: ~Copyable {
 
   // MARK: Responses
 
-  @inline(__always) mutating func takeResponses() throws(DeviceError) {
-    events.take()
-    for index in 0..<queues.count { try queues[index].takeResponses() }
-    events.rearm()
-    handingOver = 0
-  }
-
   /// As ``BlkFrontQueue/nextCompletion()``, queue after queue.
-  @inline(__always) mutating func nextCompletion() -> BlkFrontCompletion? {
+  ///
+  /// - Parameter takingResponses: whether to take in what has come first.
+  @inline(__always) mutating func nextCompletion(takingResponses: Bool) throws(DeviceError) -> BlkFrontCompletion? {
+    if takingResponses {
+      events.take()
+      for index in 0..<queues.count { try queues[index].takeResponses() }
+      events.rearm()
+      handingOver = 0
+    }
     while handingOver < queues.count {
       if let completion = queues[handingOver].nextCompletion() { return completion }
       handingOver += 1

@@ -54,6 +54,8 @@ public final class Bus {
   /// Devices whose own keys say nothing that we could follow, and why.
   private var refused: [String: DeviceError] = [:]
   private var dirty: Set<String> = []
+  /// Frontends of a domain that was resumed whose devices are not there again.
+  private var suspended: [String: (frontend: any Frontend, device: XenbusDevice)] = [:]
 
   /// - Parameter queueHost: who polls the queues of backends; by default each has a thread of its own.
   public init(
@@ -71,7 +73,10 @@ public final class Bus {
 
   /// Queues are stopped and everything is let go of, as when a process ends; the states stay as they are. To take leave
   /// of the other ends first, ``close()``.
-  deinit { for session in sessions.values { session.end() } }
+  deinit {
+    for session in sessions.values { session.end() }
+    forgetSuspended()
+  }
 
   // MARK: Drivers
 
@@ -178,6 +183,32 @@ public final class Bus {
     for token in roots.keys { roots[token]?.findsDevices = false }
     for session in sessions.values { session.leave() }
     dirty.formUnion(sessions.keys)
+    forgetSuspended()
+  }
+
+  private func forgetSuspended() {
+    for (frontend, device) in suspended.values { frontend.forget(device) }
+    suspended = [:]
+  }
+
+  /// The domain was suspended and has been resumed, perhaps on another host: each frontend gives up what it had shared,
+  /// which is gone, and publishes anew as soon as its device's directory is there, wherever that says its backend is now.
+  /// What its user had under way goes on where the driver can, since ``Frontend/forget(_:)`` is not called. Backends begin
+  /// as after a restart.
+  ///
+  /// To be called before the next poll, which would take the directories that the toolstack has made anew for other
+  /// devices. Nothing on a real Xen announces to its userspace that a domain was resumed; this is for a platform that does.
+  public func resume() {
+    for (path, session) in sessions {
+      unwatchOtherEnd(of: session.device, session.device.watchedKeys)
+      if let session = session as? FrontendSession {
+        if let frontend = session.suspend() { suspended[path] = (frontend, session.device) }
+      } else {
+        session.end()
+      }
+    }
+    sessions = [:]
+    for root in roots.values { scan(root.path, depth: root.depth, root) }
   }
 
   /// Ends this bus's part in every device and leaves the devices connected, so that another process can go on where this one
@@ -203,10 +234,10 @@ public final class Bus {
   public func callForAttention() { for session in sessions.values { session.answer() } }
 
   /// Whether every device is connected.
-  public var isConnected: Bool { !sessions.isEmpty && sessions.values.allSatisfy(\.isConnected) }
+  public var isConnected: Bool { suspended.isEmpty && !sessions.isEmpty && sessions.values.allSatisfy(\.isConnected) }
 
   /// Whether no device is left, or only such as we have closed for good.
-  public var isEmpty: Bool { sessions.values.allSatisfy(\.hasLeft) }
+  public var isEmpty: Bool { suspended.isEmpty && sessions.values.allSatisfy(\.hasLeft) }
 
   /// One line for each device: connected, or what it waits for, and why it was closed or refused.
   public var report: [String] {
@@ -214,7 +245,8 @@ public final class Bus {
       let state = session.isConnected ? "connected" : session.waitsFor.map { "waits for \($0)" } ?? "closed"
       return "\(path): \(state)" + (session.fault.map { "; \($0)" } ?? "")
     }
-    return (lines + refused.map { path, error in "\(path): refused; \(error)" }).sorted()
+    let gone = suspended.keys.map { "\($0): waits for its directory, since the domain was resumed" }
+    return (lines + gone + refused.map { path, error in "\(path): refused; \(error)" }).sorted()
   }
 
   /// The devices that another process has left connected (``detach()``) and that this one cannot serve, and why.
@@ -269,7 +301,7 @@ public final class Bus {
   /// Something changed at or below a device's directory.
   private func consider(_ path: String, _ root: Root) {
     dirty.insert(path)
-    guard root.findsDevices, sessions[path] == nil else { return }
+    guard root.findsDevices || suspended[path] != nil, sessions[path] == nil else { return }
     let own = StoreDirectory(path, in: store)
     do throws(DeviceError) {
       // Half written: the rest gives another event.
@@ -289,11 +321,12 @@ public final class Bus {
         otherDomain: DomainID(rawValue: id), platform: platform, queueHost: queueHost, signal: signal, log: log)
       let session: any DeviceSession =
         switch root.drivers {
-        case .front(let driver): try FrontendSession(device, driver)
+        case .front(let driver): try FrontendSession(device, driver, resumed: suspended[path]?.frontend)
         case .back(let driver): try BackendSession(device, driver)
         }
       try watchOtherEnd(of: device, root.drivers.watchedKeys)
       sessions[path] = session
+      suspended[path] = nil
       refused[path] = nil
     } catch { refuse(own, error) }
   }

@@ -10,8 +10,8 @@ public protocol Frontend: AnyObject {
   /// Reads what the backend says of the device now that it is connected; requests may be made from here on.
   func connect(_ device: XenbusDevice) throws(DeviceError)
 
-  /// Makes no more requests and takes no more responses; what was in flight is lost, or kept for the next connection. Everything
-  /// stays shared, since the backend may be using it. Harmless at any time, also twice.
+  /// Makes no more requests and takes no more responses; what was in flight is lost, or kept for the next connection.
+  /// Everything stays shared, since the backend may be using it. Harmless at any time, also twice.
   func stop(_ device: XenbusDevice)
 
   /// Gives back everything shared. Comes after ``stop(_:)``. Harmless at any time, also twice.

@@ -3,12 +3,19 @@ final class FrontendSession: DeviceSession {
   let device: XenbusDevice
   private let driver: any FrontendDriver
   private var frontend: (any Frontend)?
+  /// The frontend has not published anything since the domain was resumed.
+  private var isResumed: Bool
   private var handshake: FrontendHandshake
   private(set) var fault: DeviceError?
 
-  init(_ device: XenbusDevice, _ driver: any FrontendDriver) throws(DeviceError) {
+  /// - Parameter resumed: what had the device before the domain was suspended, and is asked to go on in the place of a new one.
+  init(
+    _ device: XenbusDevice, _ driver: any FrontendDriver, resumed: (any Frontend)? = nil
+  ) throws(DeviceError) {
     self.device = device
     self.driver = driver
+    frontend = resumed
+    isResumed = resumed != nil
     handshake = FrontendHandshake(own: try device.ownState(), publishedState: driver.publishedState)
   }
 
@@ -25,8 +32,8 @@ final class FrontendSession: DeviceSession {
       if isConnected { try frontend?.otherEndChanged(device) }
       return .settled
     case .publish(let state):
-      let frontend = try driver.probe(device)
-      self.frontend = frontend
+      let frontend = try isResumed ? self.frontend! : driver.probe(device)
+      (self.frontend, isResumed) = (frontend, false)
       written = try device.switchState(to: state, try frontend.publish(device))
     case .connect:
       try frontend?.connect(device)
@@ -59,6 +66,15 @@ final class FrontendSession: DeviceSession {
   }
 
   var hasLeft: Bool { handshake.phase == .closed && waitsFor == nil }
+
+  /// The domain was suspended: nothing that was shared is there any more, so nobody is to be waited for.
+  ///
+  /// - Returns: what is to go on with the device when it is there again.
+  func suspend() -> (any Frontend)? {
+    frontend?.stop(device)
+    frontend?.release(device)
+    return frontend
+  }
 
   /// A frontend's pages end with it.
   func detach() { end() }

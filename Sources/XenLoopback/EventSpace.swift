@@ -2,9 +2,10 @@ import XenPlatform
 
 /// Every domain's event channel ports.
 struct EventSpace {
-  private enum Peer: Hashable {
+  private enum Peer {
     case unbound(for: DomainID)
-    case bound(Key)
+    /// Each knows the other, until one of them is closed.
+    case bound(Port)
   }
 
   struct Key: Hashable {
@@ -82,11 +83,11 @@ struct EventSpace {
   mutating func bindInterdomain(
     by process: LoopbackProcess, to remote: DomainID, port: EventChannelPort, _ delivery: Mailbox<EventChannelPort>
   ) -> EventChannelPort? {
-    guard let other = ports[Key(domain: remote, port: port)], other.peer == .unbound(for: process.domain) else {
+    guard let other = ports[Key(domain: remote, port: port)], case .unbound(process.domain) = other.peer else {
       return nil
     }
-    let mine = open(by: process, .bound(other.key), delivery)
-    other.peer = .bound(mine.key)
+    let mine = open(by: process, .bound(other), delivery)
+    other.peer = .bound(mine)
     // Xen marks the new port pending, for an event that came before the binding.
     raise(mine)?.wake()
     return mine.key.port
@@ -100,7 +101,7 @@ struct EventSpace {
 
   /// - Returns: whom to wake when no lock is held, if anybody.
   mutating func notify(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Mailbox<EventChannelPort>? {
-    guard case .bound(let otherKey) = port(key, on: delivery)?.peer, let other = ports[otherKey] else { return nil }
+    guard case .bound(let other) = port(key, on: delivery)?.peer else { return nil }
     return raise(other)
   }
 
@@ -116,7 +117,9 @@ struct EventSpace {
   /// The other end becomes unbound, and may be bound by us again.
   private mutating func close(_ port: Port) {
     ports[port.key] = nil
-    if case .bound(let other) = port.peer { ports[other]?.peer = .unbound(for: port.key.domain) }
+    guard case .bound(let other) = port.peer else { return }
+    other.peer = .unbound(for: port.key.domain)
+    port.peer = .unbound(for: other.key.domain)
   }
 
   /// Closes every port of `process`.

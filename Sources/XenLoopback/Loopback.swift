@@ -66,6 +66,16 @@ public final class Loopback: Sendable {
     grants.withLock { $0.end(process) }
   }
 
+  /// Suspends a domain and resumes it, as a migration does: what its processes shared, mapped and bound is gone, as after a
+  /// kill, but they live on and may share and bind anew. Their connections to the store stay, with their watches, as the kernel
+  /// sees to; the device directories are the toolstack's to make anew.
+  func suspendAndResume(_ domain: DomainID) {
+    for process in processes.withLock({ $0[domain] ?? [] }) {
+      events.withLock { $0.end(process) }
+      grants.withLock { $0.end(process) }
+    }
+  }
+
   /// Destroys a domain, as `xl destroy` does: its processes are killed, its references and ports name nothing any more,
   /// and what it owned in the store is removed, as xenstored does, but for its home, which the toolstack removes. The
   /// watches of `@releaseDomain` hear of it.

@@ -42,5 +42,13 @@ public final class LoopbackDomain: Platform {
   /// The domain lives on; ``Loopback/addProcess(in:)`` starts another process in it.
   public func kill() { loopback.kill(process) }
 
+  /// Suspends the whole domain and resumes it, as a migration to another host does (`xl migrate`): everything that its
+  /// processes had shared, mapped and bound is gone, and what was shared or mapped is memory of their own from then on.
+  /// Whoever has a bus in it then calls its `resume()`, before it is polled again.
+  ///
+  /// On the other host the toolstack has made the device directories anew: remove the devices before the bus resumes, and
+  /// add them with the backend that serves them there.
+  public func suspendAndResume() { loopback.suspendAndResume(domain) }
+
   public var isKilled: Bool { process.isKilled }
 }

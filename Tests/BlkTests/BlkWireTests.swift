@@ -47,6 +47,53 @@ struct BlkWireTests {
   }
 
   @Test(arguments: layouts)
+  func indirectRequestHasTheHeadersBytes(layout: BlockOracleLayout) {
+    let oracle = unsafe bytes {
+      unsafe block_oracle_indirect(
+        layout,
+        BlockOracleIndirect(
+          indirect_operation: 1, segment_count: 0x0203, handle: 0x0405, id: 0x0C0D_0E0F_1011_1213,
+          sector_number: 0x1415_1617_1819_1A1B, first_gref: 0x1C1D_1E1F), $0)
+    }
+    var references = InlineArray<8, UInt32>(repeating: 0)
+    for index in 0..<8 { references[index] = 0x1C1D_1E1F + UInt32(index) }
+    let indirect = BlkIfIndirectRequest(
+      indirectOperation: 1, segmentCount: 0x0203, handle: 0x0405, id: 0x0C0D_0E0F_1011_1213,
+      sectorNumber: 0x1415_1617_1819_1A1B, references: references)
+    check(BlkIfRequest(indirect), oracle, layout)
+    // And back, as a backend reads it.
+    let read = BlkIfX86_32Request(BlkIfRequest(indirect)).native.indirect
+    #expect(read.operation == BlkIf.Operation.indirect && read.indirectOperation == 1 && read.segmentCount == 0x0203)
+    #expect(read.handle == 0x0405 && read.id == indirect.id && read.sectorNumber == indirect.sectorNumber)
+    for index in 0..<8 { #expect(read.references[index] == references[index]) }
+  }
+
+  @Test(arguments: layouts)
+  func discardHasTheHeadersBytes(layout: BlockOracleLayout) {
+    let oracle = unsafe bytes {
+      unsafe block_oracle_discard(
+        layout,
+        BlockOracleDiscard(
+          flag: 1, handle: 0x0405, id: 0x0C0D_0E0F_1011_1213, sector_number: 0x1415_1617_1819_1A1B,
+          sector_count: 0x2425_2627_2829_2A2B), $0)
+    }
+    let discard = BlkIfDiscardRequest(
+      flag: 1, handle: 0x0405, id: 0x0C0D_0E0F_1011_1213, sectorNumber: 0x1415_1617_1819_1A1B,
+      sectorCount: 0x2425_2627_2829_2A2B)
+    check(BlkIfRequest(discard), oracle, layout)
+    let read = BlkIfX86_32Request(BlkIfRequest(discard)).native.discard
+    #expect(read.operation == BlkIf.Operation.discard && read.flag == 1 && read.handle == 0x0405)
+    #expect(read.id == discard.id && read.sectorNumber == discard.sectorNumber)
+    #expect(read.sectorCount == discard.sectorCount)
+  }
+
+  private func check(_ request: BlkIfRequest, _ oracle: [UInt8], _ layout: BlockOracleLayout) {
+    let is32 = layout == BlockOracleLayoutX86_32
+    #expect((is32 ? bytes(of: BlkIfX86_32Request(request)) : bytes(of: request)) == oracle)
+    #expect(oracle.count == (is32 ? 108 : 112))
+  }
+
+  @Test(arguments: layouts)
   func responseHasTheHeadersBytes(layout: BlockOracleLayout) {
     let oracle = unsafe bytes {
       unsafe block_oracle_response(

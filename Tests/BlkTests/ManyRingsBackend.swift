@@ -77,6 +77,10 @@ final class ManyRingsBackend: BackendDriver, Backend {
 
   /// What a granted page of the frontend's holds.
   func bytes(of reference: UInt32) throws -> [UInt8] {
-    try device!.map([GrantReference(rawValue: reference)]).bytes.copied()
+    let region = try device!.map([GrantReference(rawValue: reference)])
+    let bytes = region.bytes.copied()
+    // Mapped until here.
+    _ = consume region
+    return bytes
   }
 }

@@ -47,17 +47,21 @@ final class ModelDisk: BlockStore {
 
 /// Remembers what it was asked for.
 final class RecordingStore: BlockStore {
-  let geometry: BlockGeometry
+  private let shape: BlockGeometry?
   private let store: (any BlockStore)?
   private let lines = Mutex<[(line: String, sectorCount: UInt64)]>([])
 
   /// - Parameter store: does what it is asked for; nil for nobody.
-  init(_ geometry: BlockGeometry, on store: (any BlockStore)? = nil) { (self.geometry, self.store) = (geometry, store) }
+  init(_ geometry: BlockGeometry, on store: (any BlockStore)? = nil) { (shape, self.store) = (geometry, store) }
 
   convenience init(sectorCount: UInt64) {
     self.init(BlockGeometry(sectorCount: sectorCount), on: MemoryStore(sectorCount: sectorCount))
   }
 
+  /// What it is like is the other's word, which may change.
+  init(_ store: any BlockStore) { (shape, self.store) = (nil, store) }
+
+  var geometry: BlockGeometry { shape ?? store?.geometry ?? BlockGeometry(sectorCount: 0) }
   var record: [String] { lines.withLock { $0.map(\.line) } }
   var sectorCounts: [UInt64] { lines.withLock { $0.map(\.sectorCount) } }
 
@@ -81,6 +85,9 @@ final class ReorderingStore: BlockStore {
 
   var geometry: BlockGeometry { store.geometry }
   var completionDescriptor: CInt? { wakeup.descriptor }
+
+  /// Each queue has its own to complete.
+  func makeQueue() throws(ResourceError) -> any BlockStore { ReorderingStore(store) }
 
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     waiting.withLock { for index in requests.indices { $0.append(requests[index]) } }
@@ -168,4 +175,35 @@ final class Ended: Sendable {
   var isSet: Bool { flag.load(ordering: .acquiring) }
 
   func set() { flag.store(true, ordering: .releasing) }
+}
+
+/// Has more sectors from one moment to the next.
+final class GrowingStore: BlockStore {
+  private let memory = MemoryStore(sectorCount: 4096)
+  private let state: Mutex<(sectorCount: UInt64, attention: (@Sendable () -> Void)?)>
+
+  init(sectorCount: UInt64) { state = Mutex((sectorCount, nil)) }
+
+  var geometry: BlockGeometry { BlockGeometry(sectorCount: state.withLock(\.sectorCount)) }
+
+  /// A driver that serves this store, and hears of its growth.
+  var driver: BlkBackDriver {
+    BlkBackDriver { device in
+      let attention = device.attention
+      self.state.withLock { $0.attention = attention }
+      return self
+    }
+  }
+
+  func grow(to sectorCount: UInt64) {
+    let attention = state.withLock { state in
+      state.sectorCount = sectorCount
+      return state.attention
+    }
+    attention?()
+  }
+
+  func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
+    memory.submit(requests, to: &completions)
+  }
 }

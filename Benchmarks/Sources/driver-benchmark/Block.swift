@@ -4,8 +4,11 @@ import XenLoopback
 
 /// A disk with both its drivers, and requests of `byteCount` bytes to it, `batch` at a time. What it gives carries a number of
 /// requests, and gives how many succeeded.
+///
+/// - Parameter isInPlace: what is written is written where the backend takes it from, in place of being copied there.
 func block(
-  writing: Bool, byteCount: Int = 4096, batch: Int, store: any BlockStore = MemoryStore(sectorCount: 1024)
+  writing: Bool, isInPlace: Bool = false, byteCount: Int = 4096, batch: Int,
+  store: any BlockStore = MemoryStore(sectorCount: 1024)
 ) throws -> (Int) throws -> Int {
   let domains = try Domains()
   let disk = BlkFrontDevice()
@@ -24,7 +27,10 @@ func block(
     while next < count {
       for _ in 0..<min(batch, count - next) {
         let sector = UInt64(next) % places * sectorsEach
-        if writing {
+        if writing, isInPlace {
+          // As whoever makes the bytes there: one copy, of which the drivers know nothing.
+          try disk.write(sector: sector, byteCount: byteCount, tag: UInt64(next)) { $0.copy(from: payload.span) }
+        } else if writing {
           try disk.write(sector: sector, payload.span, tag: UInt64(next))
         } else {
           try disk.read(sector: sector, byteCount: byteCount, tag: UInt64(next))

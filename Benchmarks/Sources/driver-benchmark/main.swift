@@ -9,6 +9,10 @@ let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
   "block-async": { batch in { try blockAsync(batch: batch, count: $0) } },
   "block-read": { try block(writing: false, batch: $0) },
   "block-write": { try block(writing: true, batch: $0) },
+  // The same with the payload written in place.
+  "block-place": { try block(writing: true, isInPlace: true, batch: $0) },
+  // Reads of 128 KiB, each an indirect request.
+  "block-long": { try block(writing: false, byteCount: 131_072, batch: $0) },
   "net-async": { batch in { try netAsync(batch: batch, count: $0) } },
   // Frames of 1500 bytes.
   "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0) },

@@ -55,6 +55,24 @@ struct BlkNbdClientTests {
     #expect(try server.stop().contains(", 0 failed; "))
   }
 
+  @Test(
+    hasLibnbd,
+    arguments: [
+      "--queues=2 --ring-order=1 --indirect=256", "--queues=4 --ring-order=4 --no-persistent", "--indirect=0",
+    ])
+  func everyWayToTheDiskCarriesTheSame(options: String) throws {
+    let server = try NbdServer(
+      byteCount: Self.content.count, argumentList: options.split(separator: " ").map(String.init))
+    let source = server.folder.appending(path: "source")
+    try Self.content.write(to: source)
+    _ = try run("nbdcopy", "--connections=4", "--flush", source.path, server.uri)
+    #expect(try server.contents() == Self.content)
+    let copy = server.folder.appending(path: "copy")
+    _ = try run("nbdcopy", "--connections=4", server.uri, copy.path)
+    #expect(try Data(contentsOf: copy) == Self.content)
+    #expect(try server.stop().contains(", 0 failed; "))
+  }
+
   @Test(hasLibnbd) func clientKilledInMidWriteHarmsNobody() throws {
     let server = try NbdServer(byteCount: 256 << 20)
     let source = server.folder.appending(path: "source")

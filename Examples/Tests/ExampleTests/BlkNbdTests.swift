@@ -7,7 +7,10 @@ struct BlkNbdTests {
 
   @Test func helpNamesEveryOptionAndShowsClients() throws {
     let run = try tool.run("--help")
-    for option in ["--image <file>", "--socket <path>", "--read-only", "-h, --help"] {
+    for option in [
+      "--image <file>", "--socket <path>", "--read-only", "--queues <count>", "--ring-order <order>",
+      "--indirect <pages>", "--persistent/--no-persistent", "-h, --help",
+    ] {
       // With what it does, on its line or the next.
       #expect(run.output.contains(try Regex("\n  \(option)\\s+[A-Z][^\n]+")), "\(option)")
     }
@@ -19,6 +22,15 @@ struct BlkNbdTests {
   @Test func imageAndSocketAreNeeded() throws {
     try tool.expectUsage("Missing expected argument '--image <file>'", "--socket", "nbd.sock")
     try tool.expectUsage("Missing expected argument '--socket <path>'", "--image", "disk.img")
+  }
+
+  @Test(arguments: [
+    ("--queues", "0", "1 to 4"), ("--queues", "5", "1 to 4"), ("--ring-order", "5", "0 to 4"),
+    ("--indirect", "257", "0 to 256"),
+  ])
+  func numberOutsideItsRangeIsRefused(option: String, value: String, range: String) throws {
+    try tool.expectUsage(
+      "\(option) takes a number from \(range)", "--image", "disk.img", "--socket", "nbd.sock", option, value)
   }
 
   @Test func readyLineSaysWhatIsServedWhere() throws {

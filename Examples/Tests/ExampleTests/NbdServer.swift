@@ -15,7 +15,11 @@ final class NbdServer {
   /// Makes the image, starts the server and waits until it is ready.
   ///
   /// - Parameter content: what is in the image; nil for zeroes.
-  init(byteCount: Int = 1 << 20, content: Data? = nil, arguments: String...) throws {
+  convenience init(byteCount: Int = 1 << 20, content: Data? = nil, arguments: String...) throws {
+    try self.init(byteCount: byteCount, content: content, argumentList: arguments)
+  }
+
+  init(byteCount: Int, content: Data? = nil, argumentList arguments: [String]) throws {
     folder = try Self.temporaryFolder()
     image = folder.appending(path: "disk.img")
     socket = folder.appending(path: "nbd.sock")

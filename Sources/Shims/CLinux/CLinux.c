@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/if.h>
@@ -8,14 +9,31 @@
 #include <linux/magic.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/timerfd.h>
 
 int linux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+
+int linux_epoll(void) { return epoll_create1(EPOLL_CLOEXEC); }
+
+int linux_epoll_watch(int epoll, int descriptor, int reads, int writes) {
+  struct epoll_event event = {.events = (reads ? EPOLLIN : 0) | (writes ? EPOLLOUT : 0)};
+  int result = epoll_ctl(epoll, EPOLL_CTL_MOD, descriptor, &event);
+  return result != 0 && errno == ENOENT ? epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event) : result;
+}
+
+int linux_timer(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC); }
+
+void linux_timer_set(int timer, unsigned long long nanoseconds) {
+  struct itimerspec when = {.it_value = {nanoseconds / 1000000000, nanoseconds % 1000000000}};
+  timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
 
 int linux_memfd(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
 

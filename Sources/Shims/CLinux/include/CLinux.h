@@ -5,6 +5,18 @@
 /// eventfd(2), empty, non-blocking, closed on exec; -1 on failure.
 int linux_eventfd(void);
 
+/// epoll(7), of nothing yet, closed on exec; -1 on failure.
+int linux_epoll(void);
+
+/// Has `epoll` be readable while `descriptor` can be read (`reads`) or written (`writes`; each 0 or 1); -1 on failure.
+int linux_epoll_watch(int epoll, int descriptor, int reads, int writes);
+
+/// timerfd_create(2) on the monotonic clock, closed on exec; -1 on failure.
+int linux_timer(void);
+
+/// Has `timer` be readable from that instant of the clock on, and not before; never when it is 0.
+void linux_timer_set(int timer, unsigned long long nanoseconds);
+
 /// memfd_create(2), closed on exec; -1 on failure.
 int linux_memfd(const char *name);
 
