@@ -97,8 +97,10 @@ public struct FrontendHandshake: Hashable, Sendable {
     case .connected:
       switch backend {
       case .connected, .reconfiguring, .reconfigured: return .none
-      // A backend that is not connected any more has forgotten our rings, whichever way it went.
-      case .closing, .closed, .unknown, .initialising, .initWait, .initialised: return stop(restarts: false)
+      // A backend that is not connected any more has forgotten our rings, whichever way it went. One that has begun anew may
+      // answer our Closed with its own, as Linux's does, and then waits for us.
+      case .initialising, .initWait, .initialised: return stop(restarts: true)
+      case .closing, .closed, .unknown: return stop(restarts: false)
       }
     case .closing:
       switch backend {

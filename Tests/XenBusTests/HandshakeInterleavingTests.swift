@@ -23,6 +23,18 @@ struct HandshakeInterleavingTests {
     }
   }
 
+  /// X8: Linux's backend, bound anew, answers a frontend's Closed with its own and waits for Initialising.
+  @Test(arguments: [XenbusState.initialised, .connected])
+  func backendThatBeganAnewAndThenClosesIsFollowed(publishedState: XenbusState) {
+    var front = FrontendHandshake(own: .initialising, publishedState: publishedState)
+    #expect(front.observe(backend: .initWait) == .publish(publishedState))
+    #expect(front.observe(backend: .connected) == .connect)
+    #expect(front.observe(backend: .initWait) == .stop)
+    #expect(front.observe(backend: .closed) == .release)
+    #expect(front.observe(backend: .closed) == .write(.initialising))
+    #expect(front.observe(backend: .initWait) == .publish(publishedState))
+  }
+
   @Test(arguments: [XenbusState.initialised, .connected])
   func withdrawnDeviceEndsClosedFromEveryInterleaving(publishedState: XenbusState) throws {
     for var world in HandshakeWorld.reachable(from: HandshakeWorld.starts(publishedState: publishedState, faults: 1)) {
