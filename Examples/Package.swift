@@ -50,12 +50,15 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       exclude: ["xen-blkback.service"], swiftSettings: strict),
-    // What programs that serve disks share: the options of a disk, and how they say what it has done.
+    // What programs that serve disks share: the options of a disk, where its bytes are, an encrypting store of one's own, and
+    // how they say what a disk has done.
     .target(
       name: "BlkBackTool",
       dependencies: [
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
+        .product(name: "Crypto", package: "swift-crypto"), .product(name: "_CryptoExtras", package: "swift-crypto"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),
     // What the programs for a real Xen share.
@@ -118,6 +121,7 @@ let package = Package(
     .executableTarget(
       name: "blk-nbd",
       dependencies: [
+        "BlkBackTool",
         "ExampleSupport",
         "NBDProtocol",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),

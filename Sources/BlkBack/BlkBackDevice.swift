@@ -294,7 +294,7 @@ final class BlkBackDevice: Backend {
 extension XenbusDevice {
   /// What the toolstack's `mode` says: "r" or "ro" refuse writes, "w", "rw" and an absent key allow them; "!" after it
   /// means that somebody else may use the disk as well, which is nothing to us.
-  package func isReadOnly() throws(DeviceError) -> Bool {
+  public func isReadOnly() throws(DeviceError) -> Bool {
     switch try own.optionalString("mode") ?? "w" {
     case "w", "rw", "w!": return false
     case "r", "ro", "r!": return true

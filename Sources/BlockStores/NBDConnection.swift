@@ -317,7 +317,7 @@
       (isConnected, watched, self.reason) = (false, nil, reason)
       linkDeadline = now + backOff
       backOff = min(backOff * 2, Self.maxBackOff)
-      for number in commands.values { finish(number, fault: reason) }
+      for (_, number) in commands.sorted(by: { $0.key < $1.key }) { finish(number, fault: reason) }
       commands.removeAll(keepingCapacity: true)
     }
 

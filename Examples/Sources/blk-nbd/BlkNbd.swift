@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlkBack
+import BlkBackTool
 import BlkFront
 import BlockStores
 import ExampleSupport
@@ -21,6 +22,14 @@ import NBDProtocol
         nbdcopy 'nbd+unix:///?socket=disk.sock' copy.img
         qemu-io -f raw -c 'write -P 7 3k 10k' 'nbd+unix:///?socket=disk.sock'
 
+      The disk can also be what is written over an image that stays as it is, one of another NBD server's, or encrypted:
+
+        blk-nbd --store overlay --base disk.img --image changes --socket disk.sock
+        qemu-nbd --socket=$PWD/qemu.sock disk.qcow2 &
+        blk-nbd --store nbd --image qemu.sock --socket disk.sock
+        head -c 32 /dev/urandom >key
+        blk-nbd --key-file key --image disk.img --socket disk.sock
+
       The handshake is fixed newstyle; commands are READ, WRITE, FLUSH and DISC, with FUA. Up to \
       \(NBDServer.maximumClients) clients at once share the disk, and a flush by one covers what any of them has written. \
       Requests carry up to 32 MiB. A client that asks for the block sizes is held to them, and its unaligned requests are \
@@ -30,7 +39,10 @@ import NBDProtocol
       is locked meanwhile. A socket that a killed server has left behind is taken over; one at which a server listens is not.
       """)
 
-  @Option(help: ArgumentHelp("The raw image to export: a file or a block device of whole sectors.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "The image to export: a raw one, a file or a block device of whole sectors, unless --store says otherwise.",
+      valueName: "file"))
   var image: String
 
   @Option(help: ArgumentHelp("Where to make the unix socket; removed in the end.", valueName: "path"))
@@ -55,6 +67,8 @@ import NBDProtocol
 
   @Flag(inversion: .prefixedNo, help: "Keep pages mapped from request to request, in place of copying each.")
   var persistent = true
+
+  @OptionGroup var stores: StoreOptions
 
   func validate() throws {
     guard (1...4).contains(queues) else { throw ValidationError("--queues takes a number from 1 to 4") }
@@ -99,8 +113,8 @@ import NBDProtocol
     say("blk-nbd: \(service.statistics.sentence); \(Self.sentence(of: backend.all))")
   }
 
-  private func open() throws -> FileStore {
-    do { return try FileStore(path: .init(image), isReadOnly: readOnly) } catch { throw ExampleError("\(error)") }
+  private func open() throws -> any BlockStore {
+    do { return try stores.open(image, isReadOnly: readOnly).store } catch { throw ExampleError("\(error)") }
   }
 
   private static func size(_ byteCount: UInt64) -> String {

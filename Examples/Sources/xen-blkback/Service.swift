@@ -26,7 +26,7 @@ struct Service {
   }
 
   func driver(
-    type: String, makeStore: @escaping (XenbusDevice) throws(DeviceError) -> FileStore
+    type: String, makeStore: @escaping (XenbusDevice) throws(DeviceError) -> OpenedStore
   ) -> BlkBackDriver {
     var offered = options.disk.backend
     offered.recordDirectory = recordDirectory
@@ -34,9 +34,9 @@ struct Service {
       type: type, options: offered,
       whenClosed: { [log] device, statistics in log.info("\(device.own.path): \(statistics.sentence)") },
       store: { [log] (device) throws(DeviceError) in
-        let store = try makeStore(device)
-        log.info("\(device.own.path): \(store.access)")
-        return store
+        let opened = try makeStore(device)
+        log.info("\(device.own.path): \(opened.words)")
+        return opened.store
       })
   }
 

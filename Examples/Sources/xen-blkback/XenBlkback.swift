@@ -70,12 +70,8 @@ struct Serve: ParsableCommand {
     }
   }
 
-  private func store(for device: XenbusDevice) throws(DeviceError) -> FileStore {
-    let access = options.image.store
-    guard let image else { return try FileStore(for: device, isReadOnly: readOnly, options: access) }
-    do throws(FileStoreError) {
-      return try FileStore(path: .init(image), isReadOnly: readOnly, options: access)
-    } catch { throw .resource("\(error)") }
+  private func store(for device: XenbusDevice) throws(DeviceError) -> OpenedStore {
+    try options.image.open(for: device, image: image, isReadOnly: readOnly)
   }
 }
 
@@ -98,7 +94,7 @@ struct Watch: ParsableCommand {
     let service = try Service(options)
     try service.bus.register(
       service.driver(type: type) { (device) throws(DeviceError) in
-        try FileStore(for: device, options: options.image.store)
+        try options.image.open(for: device)
       })
     service.log.info("waiting for disks of type \(type)")
     try service.run { false }
@@ -109,7 +105,7 @@ struct Watch: ParsableCommand {
 struct ServiceOptions: ParsableArguments {
   @OptionGroup(title: "What the disks offer") var disk: DiskOptions
 
-  @OptionGroup(title: "How the images are read and written") var image: ImageOptions
+  @OptionGroup(title: "Where the images are, and how they are read and written") var image: StoreOptions
 
   @Option(
     help: ArgumentHelp(

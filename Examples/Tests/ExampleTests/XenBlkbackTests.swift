@@ -10,7 +10,8 @@ struct XenBlkbackTests {
   private static let common = [
     "--queues <count>", "--ring-order <order>", "--indirect <segments>", "--no-persistent",
     "--persistent-pages <pages>", "--barriers-only", "--no-discard", "--sector-units <driver>",
-    "--record-directory <folder>", "--no-record", "--direct <mode>", "--no-io-uring", "--close", "--log-level <level>",
+    "--record-directory <folder>", "--no-record", "--store <kind>", "--base <file>",
+    "--key-file <file>", "--direct <mode>", "--no-io-uring", "--close", "--log-level <level>",
   ]
 
   @Test(arguments: [("serve", ["<backend-path>", "--image <file>", "--read-only"]), ("watch", ["--type <name>"])])

@@ -1,0 +1,103 @@
+import ArgumentParser
+import BlockStores
+import Crypto
+import Foundation
+import SystemPackage
+
+/// Where disks' bytes are: the options of every program that serves some.
+public struct StoreOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      """
+      What a disk's image is: file, a raw image or a block device; overlay, a file for all that is written over --base; nbd, \
+      a server's socket or URI, such as of qemu-nbd for a qcow2; memory, a size such as 64M, lost in the end.
+      """, valueName: "kind"))
+  var store = StoreName.file
+
+  @Option(
+    help: ArgumentHelp("What overlays begin as: a raw image or a block device, only ever read.", valueName: "file"))
+  var base: String?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Keep the sectors encrypted under the key in this file, 16, 24 or 32 bytes, as dm-crypt's aes-cbc-essiv:sha256 does it.
+      """, valueName: "file"))
+  var keyFile: String?
+
+  @OptionGroup var access: ImageOptions
+
+  public init() {}
+
+  public func validate() throws {
+    guard (store == .overlay) == (base != nil) else {
+      throw ValidationError("--base and --store overlay belong together.")
+    }
+  }
+
+  /// - Throws: a ``StoreFailure``.
+  public func open(_ image: String, isReadOnly: Bool) throws(StoreFailure) -> OpenedStore {
+    do {
+      let (plain, words) = try open(plain: image, isReadOnly: isReadOnly)
+      guard let keyFile else { return OpenedStore(store: plain, words: words) }
+      return OpenedStore(store: EncryptedStore(plain, key: try key(in: keyFile)), words: "encrypted, \(words)")
+    } catch let failure as StoreFailure { throw failure } catch { throw StoreFailure("\(error)") }
+  }
+
+  /// The disk that a device's own keys name (`params`, `mode`), unless `image` names another.
+  public func open(
+    for device: XenbusDevice, image: String? = nil, isReadOnly: Bool = false
+  ) throws(DeviceError) -> OpenedStore {
+    let image = if let image { image } else { try device.own.string("params") }
+    let isReadOnly = try device.isReadOnly() || isReadOnly
+    do throws(StoreFailure) { return try open(image, isReadOnly: isReadOnly) } catch { throw .resource("\(error)") }
+  }
+
+  private func open(plain image: String, isReadOnly: Bool) throws -> (any BlockStore, words: String) {
+    switch store {
+    case .file:
+      let file = try FileStore(path: FilePath(image), isReadOnly: isReadOnly, options: access.store)
+      return (file, file.access)
+    case .overlay:
+      return (try OverlayStore(base: FilePath(base!), overlay: FilePath(image)), "what is written lies over \(base!)")
+    case .nbd: return (try NBDStore(NBDAddress(image), isReadOnly: isReadOnly), "the disk is an NBD server's")
+    case .memory:
+      guard let byteCount = Self.byteCount(image), byteCount > 0, byteCount % 512 == 0, byteCount <= 1 << 40 else {
+        throw StoreFailure("\(image) is no size of a disk in memory: give one such as 64M or 1G")
+      }
+      return (MemoryStore(sectorCount: byteCount / 512), "the disk is in memory")
+    }
+  }
+
+  private func key(in path: String) throws -> SymmetricKey {
+    guard let bytes = FileManager.default.contents(atPath: path) else {
+      throw StoreFailure("the key \(path) cannot be read")
+    }
+    guard [16, 24, 32].contains(bytes.count) else {
+      throw StoreFailure("the key \(path) has \(bytes.count) bytes, and AES takes 16, 24 or 32")
+    }
+    return SymmetricKey(data: bytes)
+  }
+
+  private static func byteCount(_ text: String) -> UInt64? {
+    let shift = ["K": 10, "M": 20, "G": 30][text.suffix(1).uppercased()]
+    guard let number = UInt64(shift == nil ? text[...] : text.dropLast()) else { return nil }
+    let (product, overflow) = number.multipliedReportingOverflow(by: 1 << UInt64(shift ?? 0))
+    return overflow ? nil : product
+  }
+}
+
+/// A store, and how its bytes are reached, for a log.
+public struct OpenedStore {
+  public let store: any BlockStore
+  public let words: String
+}
+
+/// Why there is none, in a sentence.
+public struct StoreFailure: Error, CustomStringConvertible {
+  public let description: String
+
+  init(_ description: String) { self.description = description }
+}
+
+enum StoreName: String, CaseIterable, ExpressibleByArgument { case file, overlay, nbd, memory }
