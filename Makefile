@@ -60,6 +60,7 @@ test: deps lint programs
 bench: deps
 	Benchmarks/ring-thresholds
 	Benchmarks/driver-thresholds
+	Benchmarks/block-growth
 
 xen-test: deps
 	@$(MAKE) -s deps PACKAGES="$(XEN_TEST_PACKAGES)" || { echo "xen-test: SKIPPED: $(XEN_TEST_PACKAGES) cannot be had"; exit 0; }; \

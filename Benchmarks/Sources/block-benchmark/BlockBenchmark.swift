@@ -10,8 +10,9 @@ import SystemPackage
     commandName: "block-benchmark",
     abstract: "Reads or writes a disk through both ends for a while, and prints what that came to.",
     discussion: """
-      Prints requests a second, MiB a second, and processor seconds of this process for each second. Benchmarks/block-times \
-      runs it beside fio on the same file.
+      Prints requests a second, MiB a second, processor seconds of this process for each second, and by how many KiB its \
+      resident memory has grown meanwhile. Benchmarks/block-times runs it beside fio on the same file, Benchmarks/block-growth \
+      looks at the last figure.
       """)
 
   @Argument(help: "The image, which is written over where --workload writes.")
@@ -26,8 +27,11 @@ import SystemPackage
   @Option(help: ArgumentHelp("Requests in flight.", valueName: "count"))
   var depth = 32
 
-  @Option(help: ArgumentHelp("How long.", valueName: "seconds"))
+  @Option(help: ArgumentHelp("How long at most.", valueName: "seconds"))
   var seconds = 2.0
+
+  @Option(help: ArgumentHelp("How many at most, when it is not for the time alone.", valueName: "count"))
+  var requests = Int.max
 
   @Option(help: ArgumentHelp("Rings of the disk, each with a thread of the backend's.", valueName: "count"))
   var queues = 1
@@ -41,6 +45,7 @@ import SystemPackage
   func validate() throws {
     guard blockSize > 0, blockSize % 4096 == 0 else { throw ValidationError("--block-size is a multiple of 4096.") }
     guard (1...512).contains(depth) else { throw ValidationError("--depth is from 1 to 512.") }
+    guard requests > 0 else { throw ValidationError("--requests is positive.") }
     guard seconds > 0 else { throw ValidationError("--seconds is positive.") }
     guard (1...64).contains(queues) else { throw ValidationError("--queues is from 1 to 64.") }
   }
@@ -48,7 +53,7 @@ import SystemPackage
   func run() throws {
     let disk = try DiskUnderTest(
       image: FilePath(image), isDirect: direct, blockByteCount: blockSize, depth: depth, queueCount: queues)
-    let figures = try disk.measure(workload, copies: copies, seconds: seconds)
+    let figures = try disk.measure(workload, copies: copies, seconds: seconds, requests: requests)
     disk.close()
     print(figures)
   }

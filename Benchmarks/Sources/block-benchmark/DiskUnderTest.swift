@@ -60,17 +60,19 @@ final class DiskUnderTest {
     var bytes = 0
     var seconds = 0.0
     var processorSeconds = 0.0
+    /// Of this process's resident memory.
+    var grownKibibytes = 0
 
     var description: String {
       let rate = Int((Double(requests) / seconds).rounded())
       let mebibytes = Int((Double(bytes) / seconds / 1_048_576).rounded())
       let load = (processorSeconds / seconds * 100).rounded() / 100
-      return "\(rate) \(mebibytes) \(load)"
+      return "\(rate) \(mebibytes) \(load) \(grownKibibytes)"
     }
   }
 
   /// - Parameter copies: out of the shared pages, or into them, once more.
-  func measure(_ workload: Workload, copies: Bool, seconds: Double) throws -> Figures {
+  func measure(_ workload: Workload, copies: Bool, seconds: Double, requests: Int) throws -> Figures {
     var figures = Figures()
     let buffer = [UInt8](repeating: 0xA5, count: blockByteCount)
     var destination = [UInt8](repeating: 0, count: blockByteCount)
@@ -83,9 +85,9 @@ final class DiskUnderTest {
     let start = Uptime.now.nanoseconds
     let begin = start + 300_000_000
     let end = begin + UInt64(seconds * 1e9)
-    var begun: (nanoseconds: UInt64, processor: Double)?
+    var begun: (nanoseconds: UInt64, processor: Double, resident: Int)?
     var now = start
-    while now < end {
+    while now < end, begun == nil || figures.requests < requests {
       while inFlight < depth {
         if workload.isRandom {
           random ^= random << 13
@@ -115,7 +117,7 @@ final class DiskUnderTest {
       inFlight -= completed
       now = Uptime.now.nanoseconds
       if begun == nil, now >= begin {
-        begun = (now, Self.processorSeconds)
+        begun = (now, Self.processorSeconds, Self.residentKibibytes)
         figures.requests = 0
       }
       figures.requests += completed
@@ -126,6 +128,7 @@ final class DiskUnderTest {
     figures.bytes = figures.requests * blockByteCount
     figures.seconds = Double(now - begun.nanoseconds) / 1e9
     figures.processorSeconds = Self.processorSeconds - begun.processor
+    figures.grownKibibytes = Self.residentKibibytes - begun.resident
     while inFlight > 0 {
       inFlight -= disk.poll { _ in }
       if inFlight > 0, let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 1000) }
@@ -139,6 +142,16 @@ final class DiskUnderTest {
     _ = bus.run(seconds: 5) { bus.isEmpty }
     backend.end(within: 5)
     backend.join()
+  }
+
+  private static var residentKibibytes: Int {
+    guard let file = try? FileDescriptor.open(FilePath("/proc/self/statm"), .readOnly) else { return 0 }
+    defer { try? file.close() }
+    var bytes = [UInt8](repeating: 0, count: 128)
+    let count = (try? unsafe bytes.withUnsafeMutableBytes { unsafe try file.read(into: $0) }) ?? 0
+    // The second number is the resident pages'.
+    let numbers = String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: " ")
+    return numbers.count > 1 ? (Int(numbers[1]) ?? 0) * xenPageSize / 1024 : 0
   }
 
   private static var processorSeconds: Double {
