@@ -62,7 +62,7 @@
     private var watched: (descriptor: CInt, reads: Bool, writes: Bool)?
     /// In nanoseconds, both: when the timer is next readable (0: never), and when a command may have waited for too long.
     private var timerInstant: UInt64 = 0
-    private var nextDeadline: UInt64 = 0
+    private var nextDeadline = UInt64.max
 
     private static let firstBackOff: UInt64 = 50_000_000
     private static let maxBackOff: UInt64 = 2_000_000_000
@@ -196,7 +196,9 @@
         // It has ended meanwhile, and nothing of the command is under way.
         return link.isDead ? waiting.append(number) : finish(number, fault: fault)
       }
-      operations[number]!.deadline = now + Self.nanoseconds(options.requestSeconds)
+      let deadline = now + Self.nanoseconds(options.requestSeconds)
+      operations[number]!.deadline = deadline
+      nextDeadline = min(nextDeadline, deadline)
       commands[command] = number
     }
 

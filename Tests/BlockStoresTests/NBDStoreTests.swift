@@ -36,7 +36,27 @@ final class NBDServer {
   func start(_ others: [String] = []) throws {
     _ = unsafe unlink(socket.string)
     program = try Program(arguments + others)
-    try #require(waits { unsafe access(socket.string, F_OK) == 0 }, "\(arguments[0]) makes no socket")
+    try #require(waits { isListening }, "\(arguments[0]) does not listen")
+  }
+
+  private var isListening: Bool {
+    let descriptor = Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0)
+    defer { _ = close(descriptor) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    // Safe: the folder's name is a short one, and the lengths are those of what is pointed to.
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: socket.string.utf8) }
+    return unsafe withUnsafePointer(to: &address) {
+      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) == 0
+      }
+    }
+  }
+
+  /// Has it do nothing until it is sent SIGCONT.
+  func stop() {
+    program?.send(SIGSTOP)
+    _ = waits { program?.isStopped ?? true }
   }
 
   func send(_ signal: CInt) { program?.send(signal) }
@@ -182,14 +202,19 @@ struct NBDStoreTests {
     let server = try NBDServer(nbdkit: "memory", "1M")
     let driver = try StoreDriver(queueOf: NBDStore(server.address, options: options(request: 1, wait: 0.5)))
     #expect(driver.read(sector: 0, byteCount: 512) != nil)
-    server.send(SIGSTOP)
+    // Longer than a command may take, with none under way.
+    usleep(1_100_000)
+    driver.reap()
+    server.stop()
     driver.put(.read, sector: 0, [0..<512])
     driver.put(.write, sector: 0, [512..<1024])
     #expect(driver.run(seconds: 10) && driver.results == [0: false, 1: false])
     #expect(
       driver.failure == "the NBD server \(server.socket): it has not answered for 1 seconds: a read at sector 0 failed")
     driver.forget()
-    server.send(SIGCONT)
+    // Stopped for so long it may not live on: another one takes its place.
+    server.kill()
+    try server.start()
     #expect(waits { driver.read(sector: 0, byteCount: 512) != nil })
   }
 
@@ -287,7 +312,7 @@ struct NBDStoreTests {
     }
     // Somebody who takes the connection and says nothing.
     let silent = try NBDServer(nbdkit: "memory", "1M")
-    silent.send(SIGSTOP)
+    silent.stop()
     var options = options()
     options.connectSeconds = 0.3
     #expect(throws: NBDStoreError.cannotConnect(silent.address, reason: "it does not answer")) {

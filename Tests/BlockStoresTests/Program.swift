@@ -2,6 +2,8 @@ import Glibc
 import SystemPackage
 import Testing
 
+@testable import BlockStores
+
 /// A program that runs beside the tests; killed when nobody has it any more.
 final class Program {
   let name: String
@@ -41,6 +43,21 @@ final class Program {
 
   /// Sends it a signal, and nothing more.
   func send(_ signal: CInt) { kill(process, signal) }
+
+  /// All of its threads have taken notice of a SIGSTOP (proc(5), `stat`).
+  var isStopped: Bool {
+    let folder = "/proc/\(process)/task"
+    guard let directory = unsafe opendir(folder) else { return false }
+    defer { unsafe closedir(directory) }
+    while let entry = unsafe readdir(directory) {
+      let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) {
+        unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      guard UInt(name) != nil, let stat = smallFile("\(folder)/\(name)/stat") else { continue }
+      guard String(decoding: stat, as: UTF8.self).contains(") T ") else { return false }
+    }
+    return true
+  }
 
   @discardableResult func end(by signal: CInt = SIGTERM) -> CInt {
     kill(process, signal)
@@ -83,7 +100,8 @@ final class Program {
 
 /// Waits until `condition` holds, looking every few milliseconds.
 func waits(seconds: Double = 10, until condition: () throws -> Bool) rethrows -> Bool {
-  for _ in 0..<Int(seconds * 200) {
+  let deadline = Uptime.now.nanoseconds + UInt64(seconds * 1e9)
+  while Uptime.now.nanoseconds < deadline {
     if try condition() { return true }
     usleep(5_000)
   }
