@@ -289,7 +289,7 @@ struct FileStoreTests {
 
   @Test func lockIsWaitedFor() throws {
     let file = try TemporaryFile(byteCount: 4096)
-    let holder = try FileDescriptor.open(file.path, .readWrite)
+    let holder = try FileDescriptor.open(file.path, .readWrite, options: .closeOnExec)
     #expect(flock(holder.rawValue, LOCK_EX | LOCK_NB) == 0)
     let thread = onThread {
       usleep(200_000)

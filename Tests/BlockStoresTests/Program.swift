@@ -17,16 +17,19 @@ final class Program {
   init(_ arguments: [String]) throws { (name, process, output) = try Self.start(arguments) }
 
   private static func start(_ arguments: [String]) throws -> (String, pid_t, FileDescriptor) {
-    let (reading, writing) = try FileDescriptor.pipe()
+    // Both ends are closed in every other program that is started meanwhile: it would keep this one's output open.
+    var ends: [CInt] = [-1, -1]
+    let type = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+    // Safe: the array has room for two.
+    try #require(unsafe socketpair(AF_UNIX, type, 0, &ends) == 0)
+    let (reading, writing) = (FileDescriptor(rawValue: ends[0]), FileDescriptor(rawValue: ends[1]))
     defer { try? writing.close() }
-    _ = fcntl(reading.rawValue, F_SETFD, FD_CLOEXEC)
     var actions = unsafe posix_spawn_file_actions_t()
     unsafe posix_spawn_file_actions_init(&actions)
     defer { unsafe posix_spawn_file_actions_destroy(&actions) }
     for to in [STDOUT_FILENO, STDERR_FILENO] {
       unsafe posix_spawn_file_actions_adddup2(&actions, writing.rawValue, to)
     }
-    unsafe posix_spawn_file_actions_addclose(&actions, writing.rawValue)
     var words = unsafe arguments.map { unsafe strdup($0) } + [nil]
     defer { for index in unsafe words.indices { unsafe free(words[index]) } }
     var process: pid_t = 0
