@@ -155,7 +155,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   ) {
     let number = admit(request, step, &completions)
     if number < 0 { return }
-    if request.kind == .secureDiscard { discardSecurely(number, &completions) } else { start(number) }
+    if request.kind == .secureDiscard { discardByCall(number, &completions) } else { start(number) }
   }
 
   /// Takes the requests from `index` on that go on where the one before ends, and links them behind `first`.
@@ -278,7 +278,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
       operations[number].step = .transferBetween
       start(number)
     case .discard:
-      if result == -Int(EOPNOTSUPP), image.isBlockDevice { return discardWithoutZeros(number, &completions) }
+      if result == -Int(EOPNOTSUPP), image.isBlockDevice { return discardByCall(number, &completions) }
       if result < 0 { return fail(number, .system(Errno(rawValue: CInt(-result))), &completions) }
       let whole = operations[number].request.sectorCount * 512
       operations[number].done += Int(min(whole - UInt64(operations[number].done), Self.maxDiscardByteCount))
@@ -322,18 +322,11 @@ final class FileQueue: BlockStore, @unchecked Sendable {
 
   // MARK: Discards that io_uring does not do
 
-  /// On a device that can forget bytes and not zero them at the same time.
-  private mutating func discardWithoutZeros(_ number: Int, _ completions: inout StoreCompletions) {
-    discard(number, securely: false, &completions)
-  }
-
-  private mutating func discardSecurely(_ number: Int, _ completions: inout StoreCompletions) {
-    discard(number, securely: true, &completions)
-  }
-
-  private mutating func discard(_ number: Int, securely: Bool, _ completions: inout StoreCompletions) {
+  /// A secure one, or one on a device that can forget bytes and not zero them at the same time.
+  private mutating func discardByCall(_ number: Int, _ completions: inout StoreCompletions) {
     let request = operations[number].request
-    if linux_block_discard(image.descriptor, request.offset, request.sectorCount * 512, securely ? 1 : 0) == 0 {
+    let securely: CInt = request.kind == .secureDiscard ? 1 : 0
+    if linux_block_discard(image.descriptor, request.offset, request.sectorCount * 512, securely) == 0 {
       complete(number, &completions)
     } else {
       fail(number, .system(Errno(rawValue: errno)), &completions)

@@ -59,13 +59,17 @@ public struct StoreOptions: ParsableArguments {
       let file = try FileStore(path: FilePath(image), isReadOnly: isReadOnly, options: access.store)
       return (file, file.access)
     case .overlay:
+      guard !isReadOnly else {
+        throw StoreFailure("the overlay \(image) is there to be written: serve \(base!) to whoever may only read")
+      }
       return (try OverlayStore(base: FilePath(base!), overlay: FilePath(image)), "what is written lies over \(base!)")
     case .nbd: return (try NBDStore(NBDAddress(image), isReadOnly: isReadOnly), "the disk is an NBD server's")
     case .memory:
       guard let byteCount = Self.byteCount(image), byteCount > 0, byteCount % 512 == 0, byteCount <= 1 << 40 else {
         throw StoreFailure("\(image) is no size of a disk in memory: give one such as 64M or 1G")
       }
-      return (MemoryStore(sectorCount: byteCount / 512), "the disk is in memory")
+      let geometry = BlockGeometry(sectorCount: byteCount / 512, isReadOnly: isReadOnly)
+      return (MemoryStore(geometry: geometry), "the disk is in memory")
     }
   }
 
