@@ -9,6 +9,7 @@ public struct FrameQueue: ~Copyable, Sendable {
     var offset = 0
     var byteCount = 0
     var arrival = Uptime(nanoseconds: 0)
+    var metadata = NetPacketMetadata()
   }
 
   /// How many frames fit.
@@ -60,7 +61,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
     let place = places[(first + index) % capacity]
-    return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount))
+    return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount), place.metadata)
   }
 
   /// How long the frame is that `index` others come before.
@@ -71,7 +72,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// - Returns: false when it was dropped.
   @discardableResult
   public mutating func put(_ frame: NetworkFrame) -> Bool {
-    guard let place = place(for: frame.bytes.count) else { return false }
+    guard let place = place(for: frame.bytes.count, frame.metadata) else { return false }
     place.copy(from: frame.bytes)
     return true
   }
@@ -80,8 +81,8 @@ public struct FrameQueue: ~Copyable, Sendable {
   ///
   /// - Returns: false when it was dropped.
   @discardableResult
-  public mutating func put(_ frame: Span<UInt8>) -> Bool {
-    guard let place = place(for: frame.count) else { return false }
+  public mutating func put(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()) -> Bool {
+    guard let place = place(for: frame.count, metadata) else { return false }
     place.copy(from: frame)
     return true
   }
@@ -94,21 +95,24 @@ public struct FrameQueue: ~Copyable, Sendable {
     guard let offset = offset(for: maxFrameByteCount + 1) else { return false }
     let byteCount = fill(bytes.slice(from: offset, count: maxFrameByteCount + 1))
     guard byteCount > 0 else { return false }
-    _ = place(for: byteCount, at: offset)
+    _ = place(for: byteCount, NetPacketMetadata(), at: offset)
     return true
   }
 
-  private mutating func place(for byteCount: Int) -> SharedBytes? {
-    place(for: byteCount, at: offset(for: min(byteCount, maxFrameByteCount)))
+  private mutating func place(for byteCount: Int, _ metadata: NetPacketMetadata) -> SharedBytes? {
+    place(for: byteCount, metadata, at: offset(for: min(byteCount, maxFrameByteCount)))
   }
 
   /// - Parameter offset: nil when there is no room.
-  private mutating func place(for byteCount: Int, at offset: Int?) -> SharedBytes? {
+  private mutating func place(
+    for byteCount: Int, _ metadata: NetPacketMetadata, at offset: Int?
+  ) -> SharedBytes? {
     guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, let offset else {
       dropCount &+= 1
       return nil
     }
-    places[(first + count) % capacity] = Place(offset: offset, byteCount: byteCount, arrival: now)
+    places[(first + count) % capacity] = Place(
+      offset: offset, byteCount: byteCount, arrival: now, metadata: metadata)
     count += 1
     end = offset + Self.rounded(byteCount)
     return bytes.slice(from: offset, count: byteCount)

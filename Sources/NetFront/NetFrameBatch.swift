@@ -1,8 +1,12 @@
+import NetIf
+
 /// Frames one behind the other in memory that is ours alone.
 public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, ExpressibleByArrayLiteral {
   private var bytes: [UInt8] = []
   /// Where each frame ends.
   private var ends: [Int] = []
+  /// Of each frame.
+  private var metadata: [NetPacketMetadata] = []
 
   public init() {}
 
@@ -10,6 +14,7 @@ public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, Express
   init(capacityOf other: NetFrameBatch) {
     bytes.reserveCapacity(other.bytes.count)
     ends.reserveCapacity(other.ends.count)
+    metadata.reserveCapacity(other.ends.count)
   }
 
   public init(arrayLiteral frames: [UInt8]...) { for frame in frames { append(frame.span) } }
@@ -21,11 +26,15 @@ public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, Express
 
   public subscript(index: Int) -> ArraySlice<UInt8> { bytes[(index == 0 ? 0 : ends[index - 1])..<ends[index]] }
 
+  /// What goes with the frame that `index` others come before.
+  public func metadata(at index: Int) -> NetPacketMetadata { metadata[index] }
+
   /// Copies a frame to the end.
-  public mutating func append(_ frame: Span<UInt8>) {
+  public mutating func append(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()) {
     // Safe: the span is valid during the call.
     unsafe frame.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
     ends.append(bytes.count)
+    self.metadata.append(metadata)
   }
 
   /// Copies a frame that has just arrived to the end; once.
@@ -36,11 +45,13 @@ public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, Express
       unsafe bytes.append(contentsOf: UnsafeRawBufferPointer(start: fragment.baseAddress, count: fragment.count))
     }
     ends.append(bytes.count)
+    metadata.append(frame.metadata)
   }
 
   /// Forgets the frames, and keeps their memory.
   mutating func removeAll() {
     bytes.removeAll(keepingCapacity: true)
     ends.removeAll(keepingCapacity: true)
+    metadata.removeAll(keepingCapacity: true)
   }
 }

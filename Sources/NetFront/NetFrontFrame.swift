@@ -12,6 +12,8 @@ public struct NetFrontFrame: ~Copyable {
   public private(set) var fragmentCount = 0
   /// Of all of them: at least an Ethernet header's.
   public private(set) var byteCount = 0
+  /// Who looks after its checksum, how it is to be cut, and its hash, as the backend says.
+  public internal(set) var metadata = NetPacketMetadata()
 
   init() { others.reserveCapacity(NetIf.maxFragmentCount) }
 
@@ -59,6 +61,6 @@ public struct NetFrontFrame: ~Copyable {
 
   mutating func removeAll() {
     if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
-    (fragmentCount, byteCount) = (0, 0)
+    (fragmentCount, byteCount, metadata) = (0, 0, NetPacketMetadata())
   }
 }

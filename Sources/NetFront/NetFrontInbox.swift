@@ -62,11 +62,12 @@ final class NetFrontInbox: Sendable {
         swap(&contents.arrived, &batch)
         return nil
       }
-      for frame in batch {
+      for index in batch.indices {
+        let frame = batch[index]
         if contents.arrived.count < NetFrontCard.receivedCapacity,
           contents.arrived.byteCount + frame.count <= NetFrontCard.receivedByteCapacity
         {
-          contents.arrived.append(frame.span)
+          contents.arrived.append(frame.span, batch.metadata(at: index))
         } else {
           contents.lostCount &+= 1
         }

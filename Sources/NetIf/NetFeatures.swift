@@ -8,10 +8,23 @@ public struct NetFeatures: Hashable, Sendable {
   /// Packets of several slots, and so of more than a page (`feature-sg`).
   public var scatterGather: Bool
 
+  /// What we take from the other end unfinished, and give to it so where it says that it takes it. What is behind our end
+  /// may take less: then less is offered.
+  public var offloads = NetOffloads.all
+  /// How many queues at most: what a backend offers (`multi-queue-max-queues`), and what a frontend uses of that
+  /// (`multi-queue-num-queues`). 1 to 64. Each costs a frontend two rings and the pages of both.
+  public var maxQueueCount: Int
+  /// The frontend says which groups of receivers it listens to (`feature-multicast-control`,
+  /// `feature-dynamic-multicast-control`).
+  public var multicastControl = true
+  /// A ring of its own for settings: hashing, and staging grants (`feature-ctrl-ring`).
+  public var controlRing = true
+
   /// All of them, but with these as given.
-  public init(splitEventChannels: Bool = true, scatterGather: Bool = true) {
+  public init(splitEventChannels: Bool = true, scatterGather: Bool = true, maxQueueCount: Int = 1) {
     self.splitEventChannels = splitEventChannels
     self.scatterGather = scatterGather
+    self.maxQueueCount = maxQueueCount
   }
 }
 
