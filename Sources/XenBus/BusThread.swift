@@ -35,18 +35,20 @@ public final class BusThread: Sendable {
   /// - Parameters:
   ///   - queueHost: who polls the queues of backends; by default each has a thread of its own.
   ///   - name: of the thread, as tools show it; its first 15 bytes count.
+  ///   - sleep: how the thread waits.
   ///   - setUp: registers drivers, and makes what is to work beside the bus, if anything is. It runs here, before the
   ///     thread does.
   /// - Throws: what `setUp` threw as `.store`; `.resource` when the process has no thread or descriptor left.
   public init(
     on platform: any Platform, queueHost: any QueueHost = ThreadPerQueue(), log: Logger = Logger(label: "xenbus"),
-    name: String = "xenbus", setUp: @Sendable (Bus) throws(XenstoreError) -> (any BusThreadClient)?
+    name: String = "xenbus", sleep: AdaptiveSleep = AdaptiveSleep(),
+    setUp: @Sendable (Bus) throws(XenstoreError) -> (any BusThreadClient)?
   ) throws(DeviceError) {
     let loop: BusLoop
     do throws(ResourceError) { state = try BusThreadState() } catch { throw .resource("\(error)") }
     do throws(XenstoreError) {
       let bus = try Bus(on: platform, queueHost: queueHost, log: log)
-      loop = BusLoop(bus, try setUp(bus), state, name: name)
+      loop = BusLoop(bus, try setUp(bus), state, name: name, sleep: sleep)
     } catch { throw .store(error) }
     // Safe: the thread takes over the one reference that is retained here, and with it all that is not ours to share.
     let argument = unsafe Unmanaged.passRetained(loop).toOpaque()
@@ -111,9 +113,12 @@ private final class BusLoop {
   private let client: (any BusThreadClient)?
   private let state: BusThreadState
   private let name: String
+  private var sleep: AdaptiveSleep
 
-  init(_ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, name: String) {
-    (self.bus, self.client, self.state, self.name) = (bus, client, state, name)
+  init(
+    _ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, name: String, sleep: AdaptiveSleep
+  ) {
+    (self.bus, self.client, self.state, self.name, self.sleep) = (bus, client, state, name, sleep)
   }
 
   func run() {
@@ -149,7 +154,7 @@ private final class BusLoop {
       waits.removeAll(keepingCapacity: true)
       for descriptor in descriptors { waits.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)) }
       let isDue = busOutcome == .more || outcome == .more
-      _ = Wakeup.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, deadline))
+      _ = sleep.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, deadline))
       if waits[0].revents != 0 { state.wakeup.clear() }
       busIsDue = busOutcome == .more || waits[1..<own.count].contains { $0.revents != 0 }
     }
