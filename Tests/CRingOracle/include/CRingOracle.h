@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "CBlockOracle.h"
+#include "CByteOracle.h"
 #include "CNetOracle.h"
 
 /// A request and a response size that the macros are instantiated for.
