@@ -19,10 +19,19 @@ public enum NetFrontHashing: Hashable, Sendable {
     case .pending(let configuration), .set(let configuration), .failed(let configuration, _): configuration
     }
   }
+
+  /// What was asked for last has been answered.
+  mutating func end(with result: Result<NetHashConfiguration, NetHashFault>) {
+    guard let wish else { return }
+    switch result {
+    case .success: self = .set(wish)
+    case .failure(let fault): self = .failed(wish, fault)
+    }
+  }
 }
 
 /// The control ring of a connection (io/netif.h, "Control ring"): one request at a time, each of a dialogue.
-struct NetFrontControl: ~Copyable {
+final class NetFrontControl {
   private var ring: FrontRing<NetIfControlRequest, NetIfControlResponse>
   /// Of the ring's page.
   private let ringReference: GrantReference
@@ -35,13 +44,13 @@ struct NetFrontControl: ~Copyable {
   /// What is asked for when the dialogue under way has ended.
   private var following: NetHashConfiguration?
 
-  /// - Parameter port: the channel that both ends are woken by for it.
-  init(_ device: XenbusDevice, port: EventChannelPort) throws(DeviceError) {
+  /// - Parameter events: gets a channel for it.
+  init(_ device: XenbusDevice, _ events: inout NetFrontEvents) throws(DeviceError) {
     let page = try device.share(pageCount: 1)
     input = try device.share(pageCount: 1, writable: false)
     ringReference = page.references[0]
     ring = FrontRing(initialising: page.takeRegion())
-    self.port = port
+    port = try events.addControl()
   }
 
   /// What tells the backend of the ring.
@@ -49,13 +58,13 @@ struct NetFrontControl: ~Copyable {
     [StoreEntry("ctrl-ring-ref", ringReference.rawValue), StoreEntry("event-channel-ctrl", port.rawValue)]
   }
 
-  /// What takes back what an earlier life with a control ring has left.
-  static let absentEntries = [StoreEntry(absent: "ctrl-ring-ref"), StoreEntry(absent: "event-channel-ctrl")]
+  /// Whether an answer is waited for.
+  var isAsking: Bool { inFlight != nil }
 
   /// Begins to ask for hashing, or does so when what was asked for before has been answered.
   ///
   /// - Returns: whether the backend is to be notified.
-  mutating func begin(_ configuration: NetHashConfiguration) -> Bool {
+  func begin(_ configuration: NetHashConfiguration) -> Bool {
     guard dialogue == nil else {
       following = configuration
       return false
@@ -65,7 +74,7 @@ struct NetFrontControl: ~Copyable {
   }
 
   /// Puts the dialogue's next request.
-  private mutating func ask() -> Bool {
+  private func ask() -> Bool {
     guard let (request, bytes) = dialogue?.request else { return false }
     input.bytes.copy(from: bytes.span)
     let raw = request.slot(id: nextID)
@@ -83,7 +92,7 @@ struct NetFrontControl: ~Copyable {
   }
 
   /// Takes the answer that is there, and goes on with the next request.
-  mutating func poll() throws(DeviceError) -> Progress {
+  func poll() throws(DeviceError) -> Progress {
     var progress = Progress()
     guard inFlight != nil else { return progress }
     while try hasResponses() {
@@ -92,7 +101,7 @@ struct NetFrontControl: ~Copyable {
     return progress
   }
 
-  private mutating func take(_ response: NetIfControlResponse, _ progress: inout Progress) throws(DeviceError) {
+  private func take(_ response: NetIfControlResponse, _ progress: inout Progress) throws(DeviceError) {
     guard let request = inFlight else { preconditionFailure("the ring has no more responses than requests") }
     let answer: NetControlAnswer
     do throws(NetControlViolation) { answer = try NetControlAnswer(parsing: response, to: request) } catch {
@@ -111,7 +120,7 @@ struct NetFrontControl: ~Copyable {
     if ask() { progress.notifies = true }
   }
 
-  private mutating func hasResponses() throws(DeviceError) -> Bool {
+  private func hasResponses() throws(DeviceError) -> Bool {
     do throws(RingViolation) { return try ring.finalCheck() } catch {
       throw .protocolViolation("\(NetRingViolation(.control, error))")
     }
