@@ -102,6 +102,8 @@ import XenPlatform
     while completed.count < Storm.requestCount {
       xen.bus.poll()
       frontBus.poll()
+      // What broke the ring closes it for good, until somebody begins anew: here the backend's next process.
+      if !disk.isConnected, xen.backendState == .closed { try xen.restartBackend() }
       if disk.isConnected != wasConnected {
         wasConnected = disk.isConnected
         writes += mutator?.end() ?? 0
@@ -192,11 +194,13 @@ final class ThreadedBlk {
   let back: LoopbackDomain
   let toolstack: Toolstack
   let device: Toolstack.Device
-  let bus: Bus
+  private(set) var bus: Bus
   let peer: HostilePeer
   private let store: any Xenstore
+  private let disk: any BlockStore
 
   init(store disk: any BlockStore) throws {
+    self.disk = disk
     let control = loopback.addDomain()
     front = loopback.addDomain()
     back = loopback.addDomain()
@@ -206,6 +210,11 @@ final class ThreadedBlk {
     bus = try Bus(on: back, log: .silent)
     try bus.register(BlkBackDriver { _ in disk })
     peer = try HostilePeer(front, own: device.frontendPath, other: device.backendPath, of: back.domain)
+  }
+
+  func restartBackend() throws {
+    bus = try Bus(on: loopback.addProcess(in: back.domain), log: .silent)
+    try bus.register(BlkBackDriver { [disk] _ in disk })
   }
 
   func directory(_ path: String) -> StoreDirectory { StoreDirectory(path, in: store) }
