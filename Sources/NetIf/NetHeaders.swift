@@ -120,21 +120,37 @@ public struct NetHeaders: Hashable, Sendable {
     case destinationOptions = 60
   }
 
-  /// Writes the TCP or UDP checksum of the frame that these were found in, whatever stood there (RFC 9293, section 3.1;
-  /// RFC 768; RFC 8200, section 8.1).
+  /// Where the two bytes of the TCP or UDP checksum are.
+  public var checksumOffset: Int { transportOffset + (transport == .tcp ? 16 : 6) }
+
+  /// Writes the TCP or UDP checksum of the frame that these were found in, whatever stood there.
   public func fillChecksum(in frame: inout MutableSpan<UInt8>) {
-    let field = transportOffset + (transport == .tcp ? 16 : 6)
-    (frame[field], frame[field + 1]) = (0, 0)
+    let value = checksum(of: frame.span)
+    (frame[checksumOffset], frame[checksumOffset + 1]) = (UInt8(value >> 8), UInt8(value & 0xFF))
+  }
+
+  /// The TCP or UDP checksum of the frame that these were found in, whatever stands in its field (RFC 9293, section 3.1;
+  /// RFC 768; RFC 8200, section 8.1).
+  public func checksum(of frame: Span<UInt8>) -> UInt16 {
+    var checksum = pseudoHeader(of: frame)
+    checksum.add(frame.extracting(transportOffset..<checksumOffset))
+    checksum.add(frame.extracting(checksumOffset + 2..<end))
+    // Zero in UDP's place means that there is none.
+    return transport == .udp && checksum.value == 0 ? 0xFFFF : checksum.value
+  }
+
+  /// What the field holds when the rest is left to whoever sends the frame over a wire: the sum of the pseudo-header. Linux
+  /// counts on it.
+  public func blankChecksum(of frame: Span<UInt8>) -> UInt16 { ~pseudoHeader(of: frame).value }
+
+  /// Both addresses, the protocol, and the length, which has 16 bits as all of the frame.
+  private func pseudoHeader(of frame: Span<UInt8>) -> InternetChecksum {
     var checksum = InternetChecksum()
-    // The pseudo-header: both addresses, the protocol, and the length, which has 16 bits as all of the frame.
     let addresses = network == .ipv4 ? networkOffset + 12..<networkOffset + 20 : networkOffset + 8..<networkOffset + 40
-    checksum.add(frame.span.extracting(addresses))
+    checksum.add(frame.extracting(addresses))
     checksum.add(UInt16(transport.rawValue))
     checksum.add(UInt16(end - transportOffset))
-    checksum.add(frame.span.extracting(transportOffset..<end))
-    // Zero in UDP's place means that there is none.
-    let value = transport == .udp && checksum.value == 0 ? 0xFFFF : checksum.value
-    (frame[field], frame[field + 1]) = (UInt8(value >> 8), UInt8(value & 0xFF))
+    return checksum
   }
 }
 

@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #include "CBlockOracle.h"
+#include "CControlOracle.h"
+#include "CByteOracle.h"
 #include "CNetOracle.h"
 
 /// A request and a response size that the macros are instantiated for.
