@@ -22,6 +22,8 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public var announcements: [NetFrontAnnouncement] = []
   /// What the two ends agreed on, at the last connection.
   public private(set) var negotiation = Negotiation()
+  /// What has become of ``setHashing(_:)``.
+  public private(set) var hashing = NetFrontHashing.unset
   private let features: NetFeatures
   /// What may be sent unfinished now: frames whose checksum is left blank, and frames to be cut. Empty while not connected.
   ///
@@ -103,7 +105,12 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       let now = now ?? .now
       if now >= refillsAt { refill(queues, now) }
     }
-    do throws(DeviceError) { return try queues.poll(body) } catch {
+    do throws(DeviceError) {
+      let received = try queues.poll(body)
+      // Behind the others, since they take its events, too.
+      if queues.awaitsControl, let result = try queues.pollControl() { hashing.end(with: result) }
+      return received
+    } catch {
       stopUsing()
       device?.report(error)
       return 0
@@ -171,6 +178,25 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     return sums
   }
 
+  // MARK: Hashing
+
+  /// Says how the backend is to hash what it sends us, and which queue each packet is to come on (io/netif.h, "Control
+  /// messages"): as soon as one is connected, and again whenever one is. Later polls find its answers, and ``hashing`` what
+  /// has come of it.
+  ///
+  /// A packet's hash comes with it (``NetFrontFrame/metadata``).
+  ///
+  /// - Parameter configuration: one without an algorithm leaves the choice to the backend again.
+  public func setHashing(_ configuration: NetHashConfiguration) {
+    hashing = .pending(configuration)
+    askForHashing()
+  }
+
+  private func askForHashing() {
+    guard let wish = hashing.wish, let queues else { return }
+    hashing = queues.ask(for: wish) ? .pending(wish) : .failed(wish, .notOffered)
+  }
+
   // MARK: Frontend
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend {
@@ -232,6 +258,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     // Once more for all that we pushed before the backend was listening.
     queues.kick()
     setRefill(queues, Uptime(nanoseconds: 0))
+    askForHashing()
     announce()
   }
 
@@ -269,6 +296,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       counted[number].tx.drops &+= UInt64(queues.inFlightCount(of: number))
     }
     (hasCarrier, offloads) = (false, [])
+    if let wish = hashing.wish { hashing = .pending(wish) }
     idleQueues = queues
   }
 }

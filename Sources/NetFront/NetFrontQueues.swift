@@ -1,7 +1,7 @@
 import NetIf
 import XenRing
 
-/// A connection's queues: two rings each, and the event channels of all.
+/// A connection's queues: two rings each, the event channels of all, and the control ring where there is one.
 ///
 /// The two directions are stored apart, so that a frame that was received may be answered before the next one is looked
 /// at. Each of them is accessed once a frame sent, and once a poll.
@@ -9,6 +9,7 @@ final class NetFrontQueues {
   private var transmits: OwnedArray<NetFrontTransmit>
   private var receives: OwnedArray<NetFrontReceive>
   private var events: NetFrontEvents
+  private let control: NetFrontControl?
   let count: Int
   /// The longest frame that each has pages for, in bytes.
   let maxByteCount: Int
@@ -16,7 +17,7 @@ final class NetFrontQueues {
   /// - Parameter events: channels for each queue.
   init(
     transmits: consuming OwnedArray<NetFrontTransmit>, receives: consuming OwnedArray<NetFrontReceive>,
-    events: NetFrontEvents
+    events: NetFrontEvents, control: NetFrontControl?
   ) {
     count = transmits.count
     precondition(count > 0 && receives.count == count && events.tx.count == count, "each queue has both its parts")
@@ -26,6 +27,7 @@ final class NetFrontQueues {
     self.transmits = transmits
     self.receives = receives
     self.events = events
+    self.control = control
   }
 
   /// Shows the backend the pages that it may fill. It is not notified: nobody listens yet.
@@ -58,6 +60,27 @@ final class NetFrontQueues {
     }
     events.rearm()
     return received
+  }
+
+  /// Asks the backend for hashing.
+  ///
+  /// - Returns: false without a control ring.
+  func ask(for hashing: NetHashConfiguration) -> Bool {
+    guard let control else { return false }
+    if control.begin(hashing) { events.notifyControl() }
+    return true
+  }
+
+  /// Whether the backend is being asked for something.
+  var awaitsControl: Bool { control?.isAsking ?? false }
+
+  /// Goes on with what the backend has answered.
+  ///
+  /// - Returns: what came of the hashing that it was asked for; nil as long as that is not known.
+  func pollControl() throws(DeviceError) -> Result<NetHashConfiguration, NetHashFault>? {
+    guard let progress = try control?.poll() else { return nil }
+    if progress.notifies { events.notifyControl() }
+    return progress.result
   }
 
   /// Counts what the backend has answered so far, before the rest counts as dropped. At the end of a connection it does

@@ -80,9 +80,9 @@ extension Sequence<NetStatistics> {
   public var total: NetStatistics { reduce(into: NetStatistics()) { $0 += $1 } }
 }
 
-/// Which of a queue's two rings the other end broke, and how.
+/// Which of a card's rings the other end broke, and how.
 public struct NetRingViolation: Error, Hashable, Sendable, CustomStringConvertible {
-  public enum Ring: String, Sendable { case tx, rx }
+  public enum Ring: String, Sendable { case tx, rx, control }
 
   public let ring: Ring
   public let violation: RingViolation
