@@ -99,16 +99,21 @@ final class NetFrontCalls: BusThreadClient {
   /// - Returns: false when the ring or the pool is full and the call has frames left.
   private func put(_ call: NetFrontCall) throws(NetFrontError) -> Bool {
     // Before the first one goes.
-    if putCount == 0 { for frame in call.batch { try device.check(byteCount: frame.count) } }
+    if putCount == 0 { for index in call.batch.indices { try check(call.batch, index) } }
     while putCount < call.batch.count {
-      let frame = call.batch[putCount]
       // Again, since room never comes for what a backend that has come back with a smaller limit does not allow.
-      try device.check(byteCount: frame.count)
-      guard device.hasRoom(for: frame.count) else { return false }
-      try device.send(frame.span)
+      try check(call.batch, putCount)
+      do throws(NetFrontError) { try device.send(call.batch[putCount].span, call.batch.metadata(at: putCount)) } catch {
+        if case .busy = error { return false }
+        throw error
+      }
       putCount += 1
     }
     return true
+  }
+
+  private func check(_ batch: NetFrameBatch, _ index: Int) throws(NetFrontError) {
+    try device.check(byteCount: batch[index].count, isSegmented: batch.metadata(at: index).segmentation != nil)
   }
 
   private func failAll(_ error: NetFrontError) {

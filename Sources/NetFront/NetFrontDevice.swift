@@ -22,49 +22,74 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public var announcements: [NetFrontAnnouncement] = []
   /// What the two ends agreed on, at the last connection.
   public private(set) var negotiation = Negotiation()
+  /// What has become of ``setHashing(_:)``.
+  public private(set) var hashing = NetFrontHashing.unset
   private let features: NetFeatures
-  private var queue: NetFrontQueue?
+  /// What may be sent unfinished now: frames whose checksum is left blank, and frames to be cut. Empty while not connected.
+  ///
+  /// A frame whose checksum the backend does not fill in may be sent all the same: then it is filled in here.
+  public private(set) var offloads: NetOffloads = []
+  /// What the backend that has not connected yet takes.
+  private var offeredOffloads: NetOffloads = []
+  private var queues: NetFrontQueues?
   /// Shared with the backend, but not in use: before it has connected, and until it has let go.
-  private var idleQueue: NetFrontQueue?
-  /// What former connections have counted.
-  private var counted = NetStatistics()
+  private var idleQueues: NetFrontQueues?
+  /// What former connections have counted, by queue.
+  private var counted: [NetStatistics] = [NetStatistics()]
   private var device: XenbusDevice?
   /// When to ask again for pages that could not be had; nil when none are missing.
   private var refillsAt: Uptime?
   /// How long to wait before that.
   private static let refillNanoseconds: UInt64 = 100_000_000
 
-  /// - Parameter features: what is used where the backend offers it.
-  public init(features: NetFeatures = NetFeatures()) { self.features = features }
+  /// - Parameter features: what is used where the backend offers it. What is taken unfinished (``NetFeatures/offloads``)
+  ///   arrives so: see ``NetFrontFrame/metadata``.
+  /// - Precondition: the features are within their ranges.
+  public init(features: NetFeatures = NetFeatures()) {
+    precondition((1...64).contains(features.maxQueueCount), "1 to 64 queues")
+    self.features = features
+  }
 
-  public var isConnected: Bool { queue != nil }
+  public var isConnected: Bool { queues != nil }
 
   // MARK: Frames
 
-  /// The longest frame that can be sent, in bytes: the MTU, an Ethernet header and a VLAN tag; zero before the first
-  /// connection.
+  /// The longest frame that can be sent as it is, in bytes: the MTU, an Ethernet header and a VLAN tag; zero before the
+  /// first connection.
   public var maxFrameByteCount: Int { mtu.map { $0 + Self.frameOverhead } ?? 0 }
 
   private static var frameOverhead: Int { NetIf.headerByteCount + NetIf.vlanTagByteCount }
 
-  /// Puts a frame, which is copied before this returns, with its header and its checksums but without its trailing one.
+  /// The longest frame that can be sent to be cut, in bytes; zero where the backend does not do that.
+  public var maxSegmentedByteCount: Int {
+    offloads.isDisjoint(with: [.tcpv4Segmentation, .tcpv6Segmentation]) ? 0 : queues?.maxByteCount ?? 0
+  }
+
+  /// Puts a frame, which is copied once, into a page of ours, before this returns; with its header and without its trailing
+  /// checksum.
   ///
+  /// - Parameter metadata: who looks after the checksum of its TCP or UDP part, and how it is to be cut. One that is left
+  ///   blank is filled in, where the backend takes it with what belongs there then, or by us. A frame to be cut has a blank
+  ///   one, whatever the metadata say; its hash goes nowhere.
   /// - Throws: ``NetFrontError/busy`` when the ring is full: transmission then waits until ``poll(now:_:)`` has found
   ///   responses. No error leaves anything of the frame behind.
-  public func send(_ frame: Span<UInt8>) throws(NetFrontError) {
-    guard let queue else { throw .notConnected }
-    try check(byteCount: frame.count)
-    try queue.put(frame)
+  public func send(
+    _ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()
+  ) throws(NetFrontError) {
+    guard let queues else { throw .notConnected }
+    try check(byteCount: frame.count, isSegmented: metadata.segmentation != nil)
+    try queues.put(frame, NetFrontTxForm(frame, metadata, offloads: offloads))
   }
 
   /// Whether a frame may have this length.
-  func check(byteCount: Int) throws(NetFrontError) {
+  func check(byteCount: Int, isSegmented: Bool) throws(NetFrontError) {
     guard byteCount >= NetIf.headerByteCount else { throw .tooShort(byteCount: byteCount) }
-    guard byteCount <= maxFrameByteCount else { throw .tooLong(byteCount: byteCount, limit: maxFrameByteCount) }
+    let limit = isSegmented ? max(maxSegmentedByteCount, maxFrameByteCount) : maxFrameByteCount
+    guard byteCount <= limit else { throw .tooLong(byteCount: byteCount, limit: limit) }
   }
 
   /// Shows the backend what was put since the last time, and notifies it unless it is awake.
-  public func push() { queue?.push() }
+  public func push() { queues?.push() }
 
   /// Hands over the frames that have arrived, in the backend's order, and makes their pages free for others. Never waits.
   ///
@@ -75,12 +100,17 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   /// - Returns: how many there were.
   @discardableResult
   public func poll(now: Uptime? = nil, _ body: (_ frame: borrowing NetFrontFrame) -> Void) -> Int {
-    guard let queue else { return 0 }
+    guard let queues else { return 0 }
     if let refillsAt {
       let now = now ?? .now
-      if now >= refillsAt { refill(queue, now) }
+      if now >= refillsAt { refill(queues, now) }
     }
-    do throws(DeviceError) { return try queue.poll(body) } catch {
+    do throws(DeviceError) {
+      let received = try queues.poll(body)
+      // Behind the others, since they take its events, too.
+      if queues.awaitsControl, let result = try queues.pollControl() { hashing.end(with: result) }
+      return received
+    } catch {
       stopUsing()
       device?.report(error)
       return 0
@@ -89,53 +119,88 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
 
   /// When to ``poll(now:_:)`` although nothing is readable: pages for what arrives could not all be had, and are asked for
   /// again then. Nil when there is no such reason.
-  public var nextPoll: Uptime? { queue == nil ? nil : refillsAt }
+  public var nextPoll: Uptime? { queues == nil ? nil : refillsAt }
 
   /// Asks for the missing pages, or for half as many, and so on.
-  private func refill(_ queue: NetFrontQueue, _ now: Uptime) {
-    var count = queue.missingReceivePageCount
-    while count > 0, let device {
-      // Whatever the reason is, there will be another time.
-      if let pages = try? device.share(pageCount: count) {
-        queue.add(pages)
-        count = 0
+  private func refill(_ queues: NetFrontQueues, _ now: Uptime) {
+    for number in 0..<queues.count {
+      var count = queues.missingReceivePageCount(number)
+      while count > 0, let device {
+        // Whatever the reason is, there will be another time.
+        if let pages = try? device.share(pageCount: count) {
+          queues.add(pages, to: number)
+          count = 0
+        }
+        count /= 2
       }
-      count /= 2
     }
-    setRefill(queue, now)
+    setRefill(queues, now)
   }
 
-  private func setRefill(_ queue: NetFrontQueue, _ now: Uptime) {
-    refillsAt =
-      queue.missingReceivePageCount == 0 ? nil : Uptime(nanoseconds: now.nanoseconds + Self.refillNanoseconds)
+  private func setRefill(_ queues: NetFrontQueues, _ now: Uptime) {
+    let isMissing = (0..<queues.count).contains { queues.missingReceivePageCount($0) > 0 }
+    refillsAt = isMissing ? Uptime(nanoseconds: now.nanoseconds + Self.refillNanoseconds) : nil
   }
 
-  /// Whether ``send(_:)`` would find too few slots for a frame of the longest: ask again after a ``poll(now:_:)``.
-  public var waitsForSlots: Bool { !hasRoom(for: maxFrameByteCount) }
+  /// Whether ``send(_:_:)`` might find too few slots for a frame of the longest, to be cut where that is agreed on: ask again
+  /// after a ``poll(now:_:)``.
+  public var waitsForSlots: Bool {
+    let segmented = maxSegmentedByteCount
+    return segmented > maxFrameByteCount
+      ? !hasRoom(for: segmented, isSegmented: true) : !hasRoom(for: maxFrameByteCount)
+  }
 
-  /// Whether ``send(_:)`` would find slots for a frame so long; also when nothing is connected, which is another error.
-  public func hasRoom(for byteCount: Int) -> Bool { queue?.hasRoom(for: byteCount) ?? true }
+  /// Whether ``send(_:_:)`` would find slots for a frame so long, whatever flow it belongs to; also when nothing is
+  /// connected, which is another error.
+  ///
+  /// - Parameter isSegmented: whether it is to be cut, which takes a slot.
+  public func hasRoom(for byteCount: Int, isSegmented: Bool = false) -> Bool {
+    queues?.hasRoom(for: byteCount, isSegmented: isSegmented) ?? true
+  }
 
   /// Frames put and not yet answered.
-  public var inFlightCount: Int { queue?.inFlightCount ?? 0 }
+  public var inFlightCount: Int { queues?.inFlightCount ?? 0 }
 
   /// Readable when ``poll(now:_:)`` has something to do; nil when not connected.
-  public var descriptor: CInt? { queue?.descriptor }
+  public var descriptor: CInt? { queues?.descriptor }
 
   /// What the card has sent and received since it was made, over all its connections.
   public var statistics: NetStatistics {
-    var sum = counted
-    if let queue { sum += queue.statistics }
+    var sum = counted.total
+    if let queues { for number in 0..<queues.count { sum += queues.statistics(of: number) } }
     return sum
   }
 
   /// The same, each queue for itself.
-  public var queueStatistics: [NetStatistics] { [statistics] }
+  public var queueStatistics: [NetStatistics] {
+    var sums = counted
+    if let queues { for number in 0..<queues.count { sums[number] += queues.statistics(of: number) } }
+    return sums
+  }
+
+  // MARK: Hashing
+
+  /// Says how the backend is to hash what it sends us, and which queue each packet is to come on (io/netif.h, "Control
+  /// messages"): as soon as one is connected, and again whenever one is. Later polls find its answers, and ``hashing`` what
+  /// has come of it.
+  ///
+  /// A packet's hash comes with it (``NetFrontFrame/metadata``).
+  ///
+  /// - Parameter configuration: one without an algorithm leaves the choice to the backend again.
+  public func setHashing(_ configuration: NetHashConfiguration) {
+    hashing = .pending(configuration)
+    askForHashing()
+  }
+
+  private func askForHashing() {
+    guard let wish = hashing.wish, let queues else { return }
+    hashing = queues.ask(for: wish) ? .pending(wish) : .failed(wish, .notOffered)
+  }
 
   // MARK: Frontend
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend {
-    if let other = self.device, other !== device, queue != nil || idleQueue != nil {
+    if let other = self.device, other !== device, queues != nil || idleQueues != nil {
       throw .unsupported("this card is \(other.own.path) already; each device needs an object of its own")
     }
     return self
@@ -146,46 +211,27 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     macAddress = try device.own.macAddress()
     handle = try device.own.optionalNumber("handle")
     negotiation = Negotiation()
-    let (splitsChannels, sendsSeveralSlots) = try negotiateFeatures(with: device.other)
-    mtu = try negotiateMTU(device.own, scatterGather: sendsSeveralSlots)
-    let entryCount = RingLayout.entryCount(
-      byteCount: xenPageSize, stride: RingLayout.stride(NetIfTxRequest.self, NetIfTxResponse.self))
-    let channels = try device.allocateEventChannels(split: splitsChannels)
-    let txRing = try device.share(pageCount: 1)
-    let rxRing = try device.share(pageCount: 1)
-    let budget = NetFrontPageBudget(
-      wanted: entryCount, transmitMinimum: NetIf.pageCount(of: maxFrameByteCount),
-      receiveMinimum: features.scatterGather ? NetIf.maxFragmentCount : 1)
-    let pools = try budget.share(with: device)
-    negotiation.add("tx pages", ours: pools.transmit.count, wanted: entryCount, reason: pools.advice)
-    negotiation.add("rx pages", ours: pools.receive.count, wanted: entryCount, reason: pools.advice)
-    let (txReference, rxReference) = (txRing.references[0], rxRing.references[0])
-    let queue = NetFrontQueue(
-      transmit: NetFrontTransmit(ring: FrontRing(initialising: txRing.takeRegion()), pages: pools.transmit),
-      receive: NetFrontReceive(
-        ring: FrontRing(initialising: rxRing.takeRegion()), pages: pools.receive, scatterGather: features.scatterGather),
-      channels: channels)
-    queue.postReceivePages()
-    idleQueue = queue
-    let ports =
-      channels.isSplit
-      ? [
-        StoreEntry("event-channel-tx", channels.tx.rawValue), StoreEntry("event-channel-rx", channels.rx.rawValue),
-        StoreEntry(absent: "event-channel"),
-      ]
-      : [
-        // Linux's backend takes the other two, if they are there, whatever it has offered.
-        StoreEntry("event-channel", channels.tx.rawValue), StoreEntry(absent: "event-channel-tx"),
-        StoreEntry(absent: "event-channel-rx"),
-      ]
-    return ports + [
-      StoreEntry("tx-ring-ref", txReference.rawValue), StoreEntry("rx-ring-ref", rxReference.rawValue),
-      StoreEntry("request-rx-copy", true), StoreEntry("feature-rx-notify", true),
-      StoreEntry("feature-sg", features.scatterGather),
-      // Absent means that the first one is done: we neither leave checksums blank nor can do with blank ones.
-      StoreEntry("feature-no-csum-offload", true), StoreEntry("feature-ipv6-csum-offload", false),
-      StoreEntry("feature-gso-tcpv4", false), StoreEntry("feature-gso-tcpv6", false),
-    ]
+    let offered = try NetBackendKeys(from: device.other)
+    features.report(offered, in: &negotiation)
+    guard offered.copies else {
+      throw .unsupported(
+        "the backend does not offer feature-rx-copy (\(device.other.path(of: "feature-rx-copy"))), "
+          + "and no other way to receive is used any more")
+    }
+    offeredOffloads = features.agreedOffloads(with: offered)
+    mtu = try negotiateMTU(device.own, scatterGather: features.scatterGather && offered.takesSeveralSlots)
+    let isUntrusted = try device.own.optionalNumber("trusted", as: UInt32.self) ?? 1 == 0
+    let rings = try NetFrontRings(
+      device, features, offered: offered, maxFrameByteCount: maxFrameByteCount, isUntrusted: isUntrusted)
+    negotiation.add(
+      "trusted", frontend: isUntrusted ? "0" : "1", backend: "not asked", agreed: isUntrusted ? "0" : "1",
+      reason: isUntrusted ? "the toolstack does not trust the backend: frames are copied, pages cleared" : "")
+    rings.report(in: &negotiation)
+    let entries = try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries
+    let queues = rings.makeQueues()
+    queues.postReceivePages()
+    idleQueues = queues
+    return entries
   }
 
   /// Our own directory's `mtu`, as far as a card may go.
@@ -203,41 +249,16 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     return mtu
   }
 
-  private func negotiateFeatures(
-    with backend: StoreDirectory
-  ) throws(DeviceError) -> (splitsChannels: Bool, sendsSeveralSlots: Bool) {
-    let copies = try backend.flag("feature-rx-copy")
-    negotiation.add("feature-rx-copy", frontend: true, backend: copies)
-    guard copies else {
-      throw .unsupported(
-        "the backend does not offer feature-rx-copy (\(backend.path(of: "feature-rx-copy"))), "
-          + "and no other way to receive is used any more")
-    }
-    let offersSplit = try backend.flag("feature-split-event-channels")
-    negotiation.add("feature-split-event-channels", frontend: features.splitEventChannels, backend: offersSplit)
-    let offersSeveralSlots = try backend.flag("feature-sg")
-    negotiation.add("feature-sg", frontend: features.scatterGather, backend: offersSeveralSlots)
-    let offloads = try !backend.flag("feature-no-csum-offload")
-    negotiation.add("ipv4 checksum offload", frontend: false, backend: offloads)
-    for feature in Self.unusedFeatures { negotiation.add(feature, frontend: false, backend: try backend.flag(feature)) }
-    let queues = try backend.optionalNumber("multi-queue-max-queues", as: UInt32.self) ?? 1
-    negotiation.add(
-      "queues", frontend: "1", backend: "\(queues)", agreed: "1",
-      reason: queues > 1 ? "the frontend does not use more" : "")
-    return (features.splitEventChannels && offersSplit, features.scatterGather && offersSeveralSlots)
-  }
-
-  private static let unusedFeatures = [
-    "feature-ipv6-csum-offload", "feature-gso-tcpv4", "feature-gso-tcpv6", "feature-multicast-control",
-    "feature-ctrl-ring",
-  ]
-
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
     try readCarrier(device)
-    queue = idleQueue.take()
+    guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
+    self.queues = queues
+    offloads = offeredOffloads
+    while counted.count < queues.count { counted.append(NetStatistics()) }
     // Once more for all that we pushed before the backend was listening.
-    queue?.kick()
-    if let queue { setRefill(queue, Uptime(nanoseconds: 0)) }
+    queues.kick()
+    setRefill(queues, Uptime(nanoseconds: 0))
+    askForHashing()
     announce()
   }
 
@@ -262,17 +283,20 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   }
 
   public func stop(_ device: XenbusDevice) {
-    queue?.settle()
+    queues?.settle()
     stopUsing()
   }
 
-  public func release(_ device: XenbusDevice) { idleQueue = nil }
+  public func release(_ device: XenbusDevice) { idleQueues = nil }
 
   private func stopUsing() {
-    guard let queue = queue.take() else { return }
-    counted += queue.statistics
-    counted.tx.drops &+= UInt64(queue.inFlightCount)
-    hasCarrier = false
-    idleQueue = queue
+    guard let queues = queues.take() else { return }
+    for number in 0..<queues.count {
+      counted[number] += queues.statistics(of: number)
+      counted[number].tx.drops &+= UInt64(queues.inFlightCount(of: number))
+    }
+    (hasCarrier, offloads) = (false, [])
+    if let wish = hashing.wish { hashing = .pending(wish) }
+    idleQueues = queues
   }
 }

@@ -2,6 +2,8 @@ import NetIf
 
 /// A frame that has arrived, in pages that its backend can still write: copy it out once and look at the copy.
 ///
+/// From a backend that the toolstack does not trust (`trusted`) it is such a copy already.
+///
 /// It lies in one piece for each slot that it came in. Not copyable, because it is valid only during the call that hands it
 /// over.
 public struct NetFrontFrame: ~Copyable {
@@ -14,8 +16,21 @@ public struct NetFrontFrame: ~Copyable {
   public private(set) var byteCount = 0
   /// Who looks after its checksum, how it is to be cut, and its hash, as the backend says.
   public internal(set) var metadata = NetPacketMetadata()
+  /// How many bytes before the first piece are in its page and hold nothing (`xdp-headroom`); zero unless asked for.
+  public private(set) var headroomByteCount = 0
+  /// Whether the sizes of the slots include the headroom, which each then begins with. That is how Linux's backend has it;
+  /// the header, and Linux's frontend, have an offset.
+  private var sizesIncludeHeadroom = false
 
   init() { others.reserveCapacity(NetIf.maxFragmentCount) }
+
+  /// The frame in one piece.
+  ///
+  /// - Parameter bytes: as many as the frame has, with as much room before them.
+  init(copyOf frame: borrowing NetFrontFrame, in bytes: SharedBytes) {
+    (first, fragmentCount, byteCount) = (bytes, 1, bytes.count)
+    (metadata, headroomByteCount) = (frame.metadata, frame.headroomByteCount)
+  }
 
   /// A piece of the frame; they follow one another in order.
   ///
@@ -43,6 +58,13 @@ public struct NetFrontFrame: ~Copyable {
     }
   }
 
+  /// Copies all bytes to the start of `destination`.
+  func copy(to destination: SharedBytes) {
+    precondition(destination.count >= byteCount, "destination too short")
+    // Safe: the pieces have `byteCount` bytes together.
+    unsafe copy(to: destination.baseAddress)
+  }
+
   private func copy(to start: UnsafeMutableRawPointer) {
     unsafe start.copyMemory(from: first.baseAddress, byteCount: first.count)
     var offset = first.count
@@ -59,8 +81,30 @@ public struct NetFrontFrame: ~Copyable {
     byteCount += fragment.count
   }
 
+  /// Where in its page a fragment's bytes are; nil when it is shorter than the headroom that it says it has.
+  func part(of page: SharedBytes, _ fragment: NetRxFragment) -> SharedBytes? {
+    let skipped = sizesIncludeHeadroom && fragmentCount > 0 ? headroomByteCount : 0
+    guard fragment.byteCount >= skipped else { return nil }
+    return page.slice(from: fragment.offset + skipped, count: fragment.byteCount - skipped)
+  }
+
+  /// There is so much room before the first piece, which is all that has come of the frame so far.
+  ///
+  /// - Parameter offset: where in its page the piece begins.
+  /// - Returns: false when there cannot be.
+  mutating func setHeadroom(_ byteCount: Int, before offset: Int) -> Bool {
+    headroomByteCount = byteCount
+    guard offset < byteCount else { return true }
+    guard offset == 0, byteCount <= first.count else { return false }
+    sizesIncludeHeadroom = true
+    first = first.slice(from: byteCount, count: first.count - byteCount)
+    self.byteCount -= byteCount
+    return true
+  }
+
   mutating func removeAll() {
     if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
     (fragmentCount, byteCount, metadata) = (0, 0, NetPacketMetadata())
+    (headroomByteCount, sizesIncludeHeadroom) = (0, false)
   }
 }

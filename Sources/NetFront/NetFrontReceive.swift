@@ -8,7 +8,7 @@ import XenRing
 struct NetFrontReceive: ~Copyable {
   private var ring: FrontRing<NetIfRxRequest, NetIfRxResponse>
   private var pages: NetFrontPages
-  private let scatterGather: Bool
+  private let agreement: NetRxAgreement
   /// The page that stands in each slot.
   private var postedPages: [UInt16]
   private var nextPostedSlot: UInt16 = 0
@@ -17,22 +17,35 @@ struct NetFrontReceive: ~Copyable {
   /// As far as it has come, and the pages that its slots have brought; or lost, and then it holds no pages.
   private var frame = NetFrontFrame()
   private var frameIsLost = false
+  private var extraInfos = NetRxExtraInfos()
+  /// What the next slot holds: an extra info, a fragment, or the beginning of a frame.
+  private var extraInfoFollows = false
+  private var fragmentFollows = false
   private var firstPage: UInt16 = 0
+  /// Where in it the frame begins.
+  private var firstOffset = 0
   private var otherPages: [UInt16] = []
   private(set) var counts = NetCounts()
+  /// Frames to be cut that came without a blank checksum.
+  private(set) var checksumFixups: UInt64 = 0
+
+  /// Where frames of a backend that is not trusted are copied to before anybody looks at them; nil for one that is.
+  private let bounce: NetFrontBounce?
 
   /// Asks for a frame in every page; ``pushAndCheckNotify()`` shows it.
   ///
-  /// - Parameter scatterGather: whether the backend may give frames in several slots.
+  /// - Parameter agreement: what the backend may give.
   init(
-    ring: consuming FrontRing<NetIfRxRequest, NetIfRxResponse>, pages: consuming NetFrontPages, scatterGather: Bool
+    ring: consuming FrontRing<NetIfRxRequest, NetIfRxResponse>, pages: consuming NetFrontPages,
+    agreement: NetRxAgreement, isUntrusted: Bool
   ) {
     precondition(pages.count <= ring.entryCount, "no more pages than slots")
     postedPages = Array(repeating: 0, count: ring.entryCount)
     let count = pages.count
     self.ring = ring
     self.pages = pages
-    self.scatterGather = scatterGather
+    self.agreement = agreement
+    bounce = isUntrusted ? NetFrontBounce() : nil
     otherPages.reserveCapacity(NetIf.maxFragmentCount)
     for page in 0..<UInt16(count) { post(page) }
   }
@@ -51,6 +64,7 @@ struct NetFrontReceive: ~Copyable {
   }
 
   private mutating func post(_ page: UInt16) {
+    if bounce != nil { pages[page].bytes.zero() }
     postedPages[Int(nextPostedSlot)] = page
     ring.put(NetIfRxRequest(id: nextPostedSlot, gref: pages[page].reference))
     nextPostedSlot = next(nextPostedSlot)
@@ -68,24 +82,59 @@ struct NetFrontReceive: ~Copyable {
       while let response = ring.next() {
         let slot = nextSlot
         nextSlot = next(slot)
-        let fragment = try check(response, in: slot)
-        add(fragment, in: postedPages[Int(slot)])
-        guard !fragment.hasMore else { continue }
-        if isComplete {
-          body(frame)
+        if try take(response, in: slot) {
+          if let bounce { bounce.handOver(frame, body) } else { body(frame) }
           counts.count(packetOf: frame.byteCount)
           received += 1
-        } else {
-          counts.errors &+= 1
+          endFrame()
         }
-        endFrame()
       }
     }
     return received
   }
 
-  /// Whether what has come is a frame.
-  private var isComplete: Bool { !frameIsLost && frame.byteCount >= NetIf.headerByteCount }
+  /// - Returns: whether a frame is complete now. One that is lost is not, and has been counted.
+  private mutating func take(_ response: NetIfRxResponse, in slot: UInt16) throws(DeviceError) -> Bool {
+    let page = postedPages[Int(slot)]
+    do throws(NetResponseViolation) {
+      if extraInfoFollows {
+        extraInfoFollows = try extraInfos.take(NetIfExtraInfo(response), under: agreement)
+        // Nothing is in it.
+        post(page)
+        if !extraInfoFollows { apply(extraInfos) }
+      } else {
+        let fragment = try NetRxFragment(parsing: response, in: slot, under: agreement)
+        if !fragmentFollows {
+          extraInfoFollows = fragment.hasExtraInfo
+          frame.metadata.checksum = fragment.checksum
+        }
+        fragmentFollows = fragment.hasMore
+        add(fragment, in: page)
+      }
+    } catch { throw .protocolViolation("\(error)") }
+    guard !extraInfoFollows, !fragmentFollows else { return false }
+    if !frameIsLost, frame.byteCount >= NetIf.headerByteCount { return true }
+    counts.errors &+= 1
+    endFrame()
+    return false
+  }
+
+  /// The frame's extra infos are all there: what they say holds for all of it.
+  private mutating func apply(_ infos: NetRxExtraInfos) {
+    extraInfos = NetRxExtraInfos()
+    if frameIsLost { return }
+    guard !infos.isFaulty, frame.setHeadroom(infos.headroomByteCount, before: firstOffset) else {
+      frameIsLost = true
+      postHeldPages()
+      return
+    }
+    frame.metadata.hash = infos.hash
+    frame.metadata.segmentation = infos.segmentation
+    if infos.segmentation != nil, frame.metadata.checksum != .blank {
+      frame.metadata.checksum = .blank
+      checksumFixups &+= 1
+    }
+  }
 
   /// The last slot of a frame has come, and its pages are free.
   private mutating func endFrame() {
@@ -95,18 +144,17 @@ struct NetFrontReceive: ~Copyable {
 
   /// A frame that has failed in one slot, or gets longer than any may be, is lost; its other slots are passed over.
   private mutating func add(_ fragment: NetRxFragment, in page: UInt16) {
-    if fragment.isFailed || frame.fragmentCount == NetIf.maxFragmentCount
-      || frame.byteCount + fragment.byteCount > NetIf.maxFrameByteCount
-    {
+    let bytes = fragment.isFailed ? nil : frame.part(of: pages[page].bytes, fragment)
+    guard let bytes, !frameIsLost, frame.fragmentCount < NetIf.maxFragmentCount,
+      frame.byteCount + bytes.count <= NetIf.maxFrameByteCount
+    else {
       frameIsLost = true
-    }
-    if frameIsLost {
       postHeldPages()
       post(page)
-    } else {
-      if frame.fragmentCount == 0 { firstPage = page } else { otherPages.append(page) }
-      frame.append(pages[page].bytes.slice(from: fragment.offset, count: fragment.byteCount))
+      return
     }
+    if frame.fragmentCount == 0 { (firstPage, firstOffset) = (page, fragment.offset) } else { otherPages.append(page) }
+    frame.append(bytes)
   }
 
   private mutating func postHeldPages() {
@@ -122,11 +170,5 @@ struct NetFrontReceive: ~Copyable {
     do throws(RingViolation) { return try ring.finalCheck() } catch {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
-  }
-
-  private func check(_ response: NetIfRxResponse, in slot: UInt16) throws(DeviceError) -> NetRxFragment {
-    do throws(NetResponseViolation) {
-      return try NetRxFragment(parsing: response, in: slot, scatterGather: scatterGather)
-    } catch { throw .protocolViolation("\(error)") }
   }
 }

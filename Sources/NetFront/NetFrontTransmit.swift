@@ -4,8 +4,10 @@ import XenRing
 /// The transmit ring, its page pool and its in-flight table.
 ///
 /// A request's id is its place in the table, and names a page that was shared, for reading only, when the device
-/// connected: a frame needs no grant call. There are no more pages than slots, so whoever has a page has a slot. Backends
-/// answer in any order.
+/// connected: a frame needs no grant call. Backends answer in any order.
+///
+/// An extra info has a slot and no page, and its answer no id: such slots are counted, and an id that an answer to one
+/// holds all the same means nothing.
 struct NetFrontTransmit: ~Copyable {
   /// What a request in flight belongs to. A frame is answered slot by slot, and done with the last one.
   private struct Entry {
@@ -21,53 +23,86 @@ struct NetFrontTransmit: ~Copyable {
 
   private var ring: FrontRing<NetIfTxRequest, NetIfTxResponse>
   private let pages: NetFrontPages
+  /// Nothing of a frame is to be in a page of another (`trusted`).
+  private let isUntrusted: Bool
   private var entries: [Entry]
   private var freePages: [UInt16] = []
-  /// Frames put and not yet answered.
+  /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
+  private var extraInfosInFlight = 0
   private(set) var counts = NetCounts()
 
-  init(ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming NetFrontPages) {
+  init(
+    ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming NetFrontPages, isUntrusted: Bool
+  ) {
     precondition(pages.count <= ring.entryCount, "no more pages than slots")
     entries = Array(repeating: .idle, count: pages.count)
     freePages.append(contentsOf: (0..<UInt16(pages.count)).reversed())
     self.ring = ring
     self.pages = pages
+    self.isUntrusted = isUntrusted
   }
 
   var ringStatistics: RingStatistics { ring.statistics }
 
-  /// Whether a frame of this length could be put now.
-  func hasRoom(for byteCount: Int) -> Bool { NetIf.pageCount(of: byteCount) <= freePages.count }
+  /// The longest frame there are pages for.
+  var maxByteCount: Int { min(pages.count * xenPageSize, NetIf.maxFrameByteCount) }
 
-  /// The caller has checked the frame's length.
-  mutating func put(_ frame: Span<UInt8>) throws(NetFrontError) {
-    let byteCount = frame.count
+  /// Whether a frame of this length could be put now.
+  ///
+  /// - Parameter isSegmented: whether it has an extra info.
+  func hasRoom(for byteCount: Int, isSegmented: Bool) -> Bool {
     let count = NetIf.pageCount(of: byteCount)
-    guard count <= freePages.count else { throw .busy }
+    return count <= freePages.count && UInt32(isSegmented ? count + 1 : count) <= ring.freeRequestCount
+  }
+
+  /// The caller has checked the frame's length. Its bytes are copied into pages of ours once.
+  mutating func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
+    let byteCount = frame.count
+    guard hasRoom(for: byteCount, isSegmented: form.segmentation != nil) else { throw .busy }
+    let count = NetIf.pageCount(of: byteCount)
     let first = freePages[freePages.count - 1]
+    var flags = form.flags | (count > 1 ? NetIf.TxFlag.moreData : 0)
+    if form.segmentation != nil { flags |= NetIf.TxFlag.extraInfo }
     // The first slot's size is the whole frame's.
     put(
       frame.extracting(first: xenPageSize),
       Entry(isInFlight: true, first: first, byteCount: UInt16(byteCount), unansweredCount: UInt8(count)),
-      size: byteCount, hasMore: count > 1)
+      size: byteCount, flags: flags, form.checksum)
+    if let segmentation = form.segmentation { put(NetIfExtraInfo(segmentation)) }
     for part in 1..<count {
-      let bytes = frame.extracting(droppingFirst: part * xenPageSize).extracting(first: xenPageSize)
+      let start = part * xenPageSize
+      let bytes = frame.extracting(droppingFirst: start).extracting(first: xenPageSize)
       put(
         bytes, Entry(isInFlight: true, first: first, byteCount: 0, unansweredCount: 0), size: bytes.count,
-        hasMore: part + 1 < count)
+        flags: part + 1 < count ? NetIf.TxFlag.moreData : 0,
+        form.checksum.map { (offset: $0.offset - start, value: $0.value) })
     }
     inFlightCount += 1
   }
 
   /// Puts a part of a frame, in the next free page.
-  private mutating func put(_ bytes: Span<UInt8>, _ entry: Entry, size: Int, hasMore: Bool) {
+  ///
+  /// - Parameter checksum: what is written over the frame's bytes, if that is in this part.
+  private mutating func put(
+    _ bytes: Span<UInt8>, _ entry: Entry, size: Int, flags: UInt16, _ checksum: (offset: Int, value: UInt16)?
+  ) {
     let id = freePages.removeLast()
     let page = pages[id]
     page.bytes.copy(from: bytes)
+    if isUntrusted { page.bytes.slice(from: bytes.count, count: xenPageSize - bytes.count).zero() }
+    // Its offset is even, so that it lies within one page.
+    if let checksum, checksum.offset >= 0, checksum.offset < bytes.count {
+      let field: InlineArray<2, UInt8> = [UInt8(checksum.value >> 8), UInt8(checksum.value & 0xFF)]
+      page.bytes.slice(from: checksum.offset, count: 2).copy(from: field.span)
+    }
     entries[Int(id)] = entry
-    ring.put(
-      NetIfTxRequest(gref: page.reference, flags: hasMore ? NetIf.TxFlag.moreData : 0, id: id, size: UInt16(size)))
+    ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: UInt16(size)))
+  }
+
+  private mutating func put(_ info: NetIfExtraInfo) {
+    ring.put(info.transmitSlot)
+    extraInfosInFlight += 1
   }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
@@ -94,8 +129,13 @@ struct NetFrontTransmit: ~Copyable {
     let slot = Int(response.id)
     let result: NetTxResult
     do throws(NetResponseViolation) {
-      guard slot < entries.count, entries[slot].isInFlight else { throw .txNotInFlight(id: response.id) }
       result = try NetTxResult(parsing: response)
+      if result == .extraInfo {
+        guard extraInfosInFlight > 0 else { throw .txExtraInfo }
+        extraInfosInFlight -= 1
+        return
+      }
+      guard slot < entries.count, entries[slot].isInFlight else { throw .txNotInFlight(id: response.id) }
     } catch { throw .protocolViolation("\(error)") }
     entries[slot].isInFlight = false
     let first = entries[slot].first
@@ -112,8 +152,18 @@ struct NetFrontTransmit: ~Copyable {
     case .sent: counts.count(packetOf: Int(entry.byteCount))
     case .failed: counts.errors &+= 1
     case .dropped: counts.drops &+= 1
+    case .extraInfo: preconditionFailure("no answer to a slot with an entry")
     }
     freePages.append(first)
     inFlightCount -= 1
+  }
+}
+
+extension NetIfExtraInfo {
+  /// What a backend is told of how to cut a packet.
+  fileprivate init(_ segmentation: NetPacketMetadata.Segmentation) {
+    self.init(
+      type: NetIf.ExtraType.segmentation,
+      words: (segmentation.payloadByteCount, UInt16(segmentation.kind.rawValue), 0))
   }
 }

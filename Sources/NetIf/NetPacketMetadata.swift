@@ -48,7 +48,7 @@ public struct NetPacketMetadata: BitwiseCopyable, Hashable, Sendable {
 
 /// What an end takes unfinished, since it, or what is behind it, finishes it: checksums left blank, and packets to be cut
 /// (`feature-*csum-offload`, `feature-gso-tcpv4`, `feature-gso-tcpv6`).
-public struct NetOffloads: OptionSet, Hashable, Sendable {
+public struct NetOffloads: OptionSet, BitwiseCopyable, Hashable, Sendable {
   public let rawValue: UInt8
 
   public init(rawValue: UInt8) { self.rawValue = rawValue }

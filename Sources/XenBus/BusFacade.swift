@@ -74,6 +74,13 @@ package final class BusFacade<Call: BusCall, Facts: Sendable>: Sendable {
 
   private func cancel(_ id: UInt64) { if mailbox.cancel(id) { thread.wake() } }
 
+  /// Returns when the thread polls nothing any more, until ``resume()``.
+  package func pause() async {
+    await withCheckedContinuation { continuation in thread.pause { continuation.resume() } }
+  }
+
+  package func resume() { thread.resume() }
+
   /// Takes no more calls, has the thread end as ``BusThread/end(within:)`` does, and waits for that.
   package func close(within timeout: Duration) async {
     mailbox.close()

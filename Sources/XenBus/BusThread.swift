@@ -76,6 +76,39 @@ public final class BusThread: Sendable {
   /// Has the client polled soon. From any thread.
   public func wake() { state.wakeup.signal() }
 
+  /// Has the thread stop where it is, because the domain is about to be suspended: from then until ``resume()`` it polls neither
+  /// its bus nor its client.
+  ///
+  /// - Parameter whenPaused: is called from the thread when it has stopped; also when it has been told to end.
+  public func pause(_ whenPaused: @escaping @Sendable () -> Void) {
+    let hasEnded = state.pause.withLock { pause in
+      switch pause {
+      case .ended: return true
+      case .asked(let others):
+        pause = .asked {
+          others()
+          whenPaused()
+        }
+      case .none, .standing, .over: pause = .asked(whenPaused)
+      }
+      return false
+    }
+    if hasEnded { whenPaused() } else { wake() }
+  }
+
+  /// Has the thread go on after ``pause(_:)``, when that has called: the domain was suspended and has been resumed, so it begins with
+  /// ``Bus/resume()``. Without a pause before, that comes too late for a directory that the toolstack has made anew and that
+  /// the bus has already found: its device is then another one, for which nothing waits.
+  public func resume() {
+    state.pause.withLock { pause in
+      switch pause {
+      case .ended, .asked: break
+      case .none, .standing, .over: pause = .over
+      }
+    }
+    wake()
+  }
+
   /// Tells the thread to end: when its client is idle and the other ends have let go of every device, or when the time
   /// is up. Does not wait for that, and only the first call counts.
   ///
@@ -101,6 +134,18 @@ private final class BusThreadState: Sendable {
   let wakeup: Wakeup
   /// When to end at the latest; nil before ``BusThread/end(within:)``.
   let deadline = Mutex<Uptime?>(nil)
+  /// Whether the thread is to stop for a suspension, and what has come of that.
+  let pause = Mutex(Pause.none)
+
+  enum Pause {
+    case none
+    case asked(@Sendable () -> Void)
+    case standing
+    /// The domain has been resumed.
+    case over
+    /// There is no thread any more.
+    case ended
+  }
 
   init() throws(ResourceError) { wakeup = try Wakeup() }
 }
@@ -120,6 +165,11 @@ private final class BusLoop {
     unsafe name.withCString { unsafe linux_name_thread($0) }
     if let bus { run(bus) }
     bus = nil
+    let pause = state.pause.withLock { pause in
+      defer { pause = .ended }
+      return pause
+    }
+    if case .asked(let whenPaused) = pause { whenPaused() }
     client?.ended()
   }
 
@@ -130,6 +180,10 @@ private final class BusLoop {
     var descriptors = own
     var waits: [pollfd] = []
     while true {
+      if standStill() {
+        bus.resume()
+        busIsDue = true
+      }
       let busOutcome = busIsDue ? bus.poll() : .idle
       let now = Uptime.now
       let outcome = client?.poll(bus, now: now) ?? .idle
@@ -152,6 +206,33 @@ private final class BusLoop {
       _ = Wakeup.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, deadline))
       if waits[0].revents != 0 { state.wakeup.clear() }
       busIsDue = busOutcome == .more || waits[1..<own.count].contains { $0.revents != 0 }
+    }
+  }
+
+  /// Waits here for the end of a pause, if one was asked for, or for the end of the thread.
+  ///
+  /// - Returns: whether the domain has been resumed.
+  private func standStill() -> Bool {
+    while true {
+      let next = state.pause.withLock { pause in
+        let next = pause
+        switch pause {
+        case .asked: pause = .standing
+        case .over: pause = .none
+        case .none, .standing, .ended: break
+        }
+        return next
+      }
+      switch next {
+      case .none, .ended: return false
+      case .over: return true
+      case .asked(let whenPaused): whenPaused()
+      case .standing:
+        if state.deadline.withLock({ $0 }) != nil { return false }
+        var wait = [pollfd(fd: state.wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+        _ = Wakeup.wait(for: &wait, timeout: -1)
+        state.wakeup.clear()
+      }
     }
   }
 

@@ -249,7 +249,6 @@ struct NetHostileBackendTests {
     NetIfRxResponse(id: 0, status: 4097), NetIfRxResponse(id: 0, offset: 4090, status: 64),
     NetIfRxResponse(id: 0, offset: 0xFFFF, status: Int16.max),
     NetIfRxResponse(id: 0, flags: NetIf.RxFlag.gsoPrefix, status: 64),
-    NetIfRxResponse(id: 0, flags: NetIf.RxFlag.extraInfo, status: 64),
   ])
   func receiveResponseOutOfBoundsClosesTheCard(response: NetIfRxResponse) throws {
     let pair = try pair()

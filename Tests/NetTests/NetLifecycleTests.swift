@@ -111,7 +111,7 @@ struct NetLifecycleTests {
     #expect(lines["feature-rx-copy"]?.agreed == "on")
     #expect(lines["feature-sg"]?.agreed == "on")
     #expect(lines["feature-gso-tcpv4"]?.agreed == "off")
-    #expect(lines["feature-gso-tcpv4"]?.reason == "neither side offers it")
+    #expect(lines["feature-gso-tcpv4"]?.reason == "the backend does not offer it")
     #expect(lines["mtu"]?.agreed == "1500" && lines["queues"]?.agreed == "1")
   }
 }

@@ -55,7 +55,7 @@ struct NetWireTests {
     _ raw: NetIfRxResponse, in slot: UInt16, scatterGather: Bool = false
   ) -> Result<NetRxFragment, NetResponseViolation> {
     do throws(NetResponseViolation) {
-      return .success(try NetRxFragment(parsing: raw, in: slot, scatterGather: scatterGather))
+      return .success(try NetRxFragment(parsing: raw, in: slot, under: NetRxAgreement(scatterGather: scatterGather)))
     } catch { return .failure(error) }
   }
 
@@ -86,7 +86,7 @@ struct NetWireTests {
     }
   }
 
-  @Test(arguments: [1, 2, Int16.max])
+  @Test(arguments: [2, 3, Int16.max])
   func transmitStatusesThatMeanNothingAreViolations(status: Int16) throws {
     #expect(throws: NetResponseViolation.txStatus(id: 4, status: status)) {
       try NetTxResult(parsing: NetIfTxResponse(id: 4, status: status))
@@ -95,5 +95,6 @@ struct NetWireTests {
     #expect(try NetTxResult(parsing: NetIfTxResponse(id: 4, status: -1)) == .failed)
     #expect(try NetTxResult(parsing: NetIfTxResponse(id: 4, status: Int16.min)) == .failed)
     #expect(try NetTxResult(parsing: NetIfTxResponse(id: 4, status: 0)) == .sent)
+    #expect(try NetTxResult(parsing: NetIfTxResponse(id: 4, status: 1)) == .extraInfo)
   }
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "CBlockOracle.h"
+#include "CControlOracle.h"
 #include "CByteOracle.h"
 #include "CNetOracle.h"
 

@@ -1,0 +1,36 @@
+import NetIf
+
+/// Why a frame was not taken.
+@nonexhaustive public enum NetFrontError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// No backend is connected, or not any more.
+  case notConnected
+  /// Too few slots, or pages, are free for a frame so long: poll, then try again.
+  case busy
+  /// Less than an Ethernet header.
+  case tooShort(byteCount: Int)
+  /// More than ``NetFrontDevice/maxFrameByteCount`` or, of a frame to be cut, ``NetFrontDevice/maxSegmentedByteCount``.
+  case tooLong(byteCount: Int, limit: Int)
+  /// Its checksum was left blank, or it is to be cut, and it is not one whole packet of TCP or, with a blank checksum only, UDP.
+  case unfinishable(NetHeaderFault)
+  /// It is to be cut into segments of another protocol than it has, or into such without payload.
+  case segmentation(NetPacketMetadata.Segmentation)
+  /// It is to be cut, and the backend does not do that: see ``NetFrontDevice/offloads``.
+  case segmentationNotOffered(NetExtraInfo.SegmentKind)
+
+  /// What a card that does not connect waits for.
+  case notConnectedInTime(String)
+
+  public var description: String {
+    switch self {
+    case .notConnectedInTime(let report): "the card does not connect in time: \(report)"
+    case .notConnected: "no backend is connected"
+    case .busy: "too few slots or pages are free"
+    case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"
+    case .tooLong(let byteCount, let limit): "a frame of \(byteCount) bytes is longer than the limit of \(limit)"
+    case .unfinishable(let fault): "the frame cannot be finished: \(fault)"
+    case .segmentation(let segmentation):
+      "the frame cannot be cut into segments of \(segmentation.kind) with \(segmentation.payloadByteCount) bytes each"
+    case .segmentationNotOffered(let kind): "the backend does not cut frames into segments of \(kind)"
+    }
+  }
+}

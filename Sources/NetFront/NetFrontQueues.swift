@@ -1,0 +1,124 @@
+import NetIf
+import XenRing
+
+/// A connection's queues: two rings each, the event channels of all, and the control ring where there is one.
+///
+/// The two directions are stored apart, so that a frame that was received may be answered before the next one is looked
+/// at. Each of them is accessed once a frame sent, and once a poll.
+final class NetFrontQueues {
+  private var transmits: OwnedArray<NetFrontTransmit>
+  private var receives: OwnedArray<NetFrontReceive>
+  private var events: NetFrontEvents
+  private let control: NetFrontControl?
+  let count: Int
+  /// The longest frame that each has pages for, in bytes.
+  let maxByteCount: Int
+
+  /// - Parameter events: channels for each queue.
+  init(
+    transmits: consuming OwnedArray<NetFrontTransmit>, receives: consuming OwnedArray<NetFrontReceive>,
+    events: NetFrontEvents, control: NetFrontControl?
+  ) {
+    count = transmits.count
+    precondition(count > 0 && receives.count == count && events.tx.count == count, "each queue has both its parts")
+    var maxByteCount = NetIf.maxFrameByteCount
+    for index in 0..<count { maxByteCount = min(maxByteCount, transmits[index].maxByteCount) }
+    self.maxByteCount = maxByteCount
+    self.transmits = transmits
+    self.receives = receives
+    self.events = events
+    self.control = control
+  }
+
+  /// Shows the backend the pages that it may fill. It is not notified: nobody listens yet.
+  func postReceivePages() { for index in 0..<count { _ = receives[index].pushAndCheckNotify() } }
+
+  /// How many more pages the backend could be given to fill, in the queue of this number.
+  func missingReceivePageCount(_ number: Int) -> Int { receives[number].missingPageCount }
+
+  /// The next poll shows them to the backend.
+  func add(_ pages: consuming GrantedPages, to number: Int) { receives[number].add(pages) }
+
+  /// The caller has checked the frame's length.
+  func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
+    try transmits[number(for: frame)].put(frame, form)
+  }
+
+  func push() {
+    for index in 0..<count where transmits[index].pushAndCheckNotify() { events.notifyTx(index) }
+  }
+
+  /// Takes back the pages of what was sent, hands every frame that is there to `body` and its pages back to the backend,
+  /// and asks for events at the next responses.
+  func poll(_ body: (borrowing NetFrontFrame) -> Void) throws(DeviceError) -> Int {
+    events.take()
+    for index in 0..<count { try transmits[index].reap() }
+    var received = 0
+    for index in 0..<count {
+      received += try receives[index].poll(body)
+      if receives[index].pushAndCheckNotify() { events.notifyRx(index) }
+    }
+    events.rearm()
+    return received
+  }
+
+  /// Asks the backend for hashing.
+  ///
+  /// - Returns: false without a control ring.
+  func ask(for hashing: NetHashConfiguration) -> Bool {
+    guard let control else { return false }
+    if control.begin(hashing) { events.notifyControl() }
+    return true
+  }
+
+  /// Whether the backend is being asked for something.
+  var awaitsControl: Bool { control?.isAsking ?? false }
+
+  /// Goes on with what the backend has answered.
+  ///
+  /// - Returns: what came of the hashing that it was asked for; nil as long as that is not known.
+  func pollControl() throws(DeviceError) -> Result<NetHashConfiguration, NetHashFault>? {
+    guard let progress = try control?.poll() else { return nil }
+    if progress.notifies { events.notifyControl() }
+    return progress.result
+  }
+
+  /// Counts what the backend has answered so far, before the rest counts as dropped. At the end of a connection it does
+  /// not matter any more that a ring may be broken.
+  func settle() { for index in 0..<count { try? transmits[index].reap() } }
+
+  /// Wakes the backend whatever its event indices say.
+  func kick() { events.notifyAll() }
+
+  var descriptor: CInt { events.descriptor }
+
+  /// Whether each queue has: which one a frame takes is not known before.
+  func hasRoom(for byteCount: Int, isSegmented: Bool) -> Bool {
+    for index in 0..<count where !transmits[index].hasRoom(for: byteCount, isSegmented: isSegmented) { return false }
+    return true
+  }
+
+  var inFlightCount: Int {
+    var sum = 0
+    for index in 0..<count { sum += transmits[index].inFlightCount }
+    return sum
+  }
+
+  func inFlightCount(of number: Int) -> Int { transmits[number].inFlightCount }
+
+  /// Of the queue with this number.
+  func statistics(of number: Int) -> NetStatistics {
+    var statistics = NetStatistics()
+    statistics.tx = transmits[number].counts
+    statistics.rx = receives[number].counts
+    statistics.rxGSOChecksumFixups = receives[number].checksumFixups
+    statistics.txRing = transmits[number].ringStatistics
+    statistics.rxRing = receives[number].ringStatistics
+    return statistics
+  }
+
+  /// Which queue a frame takes: each flow always the same, so that its order stays.
+  private func number(for frame: Span<UInt8>) -> Int {
+    count == 1 ? 0 : Int(NetFrontFlow.hash(of: frame) % UInt32(count))
+  }
+}
