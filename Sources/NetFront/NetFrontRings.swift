@@ -17,6 +17,7 @@ struct NetFrontRings: ~Copyable {
   private let receives: OwnedArray<NetFrontReceive>
   private let references: [(tx: GrantReference, rx: GrantReference)]
   private let events: NetFrontEvents
+  private let control: NetFrontControl?
   private let txPageCount: Int
   private let rxPageCount: Int
   /// Why there are fewer queues, or fewer pages, than the two ends would have had.
@@ -60,6 +61,7 @@ struct NetFrontRings: ~Copyable {
       }
     }
     for _ in 0..<transmits.count { try events.add() }
+    control = features.controlRing && offered.hasControlRing ? try NetFrontControl(device, &events) : nil
     (self.features, maxQueueCount, self.references) = (features, offered.maxQueueCount, references)
     self.events = events
     (txPageCount, rxPageCount) = (max(pageCount, txMinimum), max(pageCount, rxMinimum))
@@ -98,7 +100,7 @@ struct NetFrontRings: ~Copyable {
       entries += [StoreEntry("\(prefix)tx-ring-ref", tx.rawValue), StoreEntry("\(prefix)rx-ring-ref", rx.rawValue)]
       entries += events.entries(number, prefix: prefix)
     }
-    return entries
+    return entries + (control?.entries ?? [])
   }
 
   /// What an earlier life with other rings has left: a backend would take it for ours. Linux's goes by the two event
@@ -106,7 +108,7 @@ struct NetFrontRings: ~Copyable {
   static func staleEntries(_ own: StoreDirectory) throws(DeviceError) -> [StoreEntry] {
     try own.children().filter { name in
       name.hasPrefix("queue-") || name.hasPrefix("event-channel")
-        || ["tx-ring-ref", "rx-ring-ref", "multi-queue-num-queues"].contains(name)
+        || ["tx-ring-ref", "rx-ring-ref", "ctrl-ring-ref", "multi-queue-num-queues"].contains(name)
     }.map { StoreEntry(absent: $0) }
   }
 
@@ -126,6 +128,6 @@ struct NetFrontRings: ~Copyable {
   }
 
   consuming func makeQueues() -> NetFrontQueues {
-    NetFrontQueues(transmits: transmits, receives: receives, events: events)
+    NetFrontQueues(transmits: transmits, receives: receives, events: events, control: control)
   }
 }
