@@ -93,6 +93,17 @@ public final class NetFrontCard: Sendable {
     try await facade.call { id, continuation in NetFrontCall(id: id, batch: batch, continuation: continuation) }
   }
 
+  /// Has the card stand still because its domain is about to be suspended, until ``resume()``: when this returns, nothing looks at
+  /// its device or its rings.
+  public func suspend() async { await facade.pause() }
+
+  /// The domain was suspended and has been resumed, here or elsewhere: the card gives up what it had shared, which is gone, and
+  /// connects again as soon as its device's directory is there. What was in flight is lost and counted as dropped; transmissions under way wait.
+  ///
+  /// Without ``suspend()`` before, it may be too late for what was under way: see ``BusThread/resume()``. XenLoopback's domains
+  /// can be suspended (`LoopbackDomain.suspendAndResume()`); on a real Xen nothing announces that to userspace.
+  public func resume() { facade.resume() }
+
   /// Closes the card from our side, as the protocol asks. Transmissions that wait for their turn fail with
   /// ``NetFrontError/notConnected``; what is in flight ends first. When this returns, nothing is shared and the thread is
   /// over.

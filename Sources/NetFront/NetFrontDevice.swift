@@ -24,19 +24,20 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public private(set) var negotiation = Negotiation()
   /// What has become of ``setHashing(_:)``.
   public private(set) var hashing = NetFrontHashing.unset
-  private let features: NetFeatures
+  let features: NetFeatures
   /// What may be sent unfinished now: frames whose checksum is left blank, and frames to be cut. Empty while not connected.
   ///
   /// A frame whose checksum the backend does not fill in may be sent all the same: then it is filled in here.
   public private(set) var offloads: NetOffloads = []
-  /// What the backend that has not connected yet takes.
-  private var offeredOffloads: NetOffloads = []
-  private var queues: NetFrontQueues?
+  var offered: NetBackendKeys?
+  var multicast = NetFrontMulticast()
+  var reconfiguration = NetFrontReconfiguration()
+  var queues: NetFrontQueues?
   /// Shared with the backend, but not in use: before it has connected, and until it has let go.
   private var idleQueues: NetFrontQueues?
   /// What former connections have counted, by queue.
   private var counted: [NetStatistics] = [NetStatistics()]
-  private var device: XenbusDevice?
+  var device: XenbusDevice?
   /// When to ask again for pages that could not be had; nil when none are missing.
   private var refillsAt: Uptime?
   /// How long to wait before that.
@@ -109,6 +110,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       let received = try queues.poll(body)
       // Behind the others, since they take its events, too.
       if queues.awaitsControl, let result = try queues.pollControl() { hashing.end(with: result) }
+      followMulticast(queues)
       return received
     } catch {
       stopUsing()
@@ -218,7 +220,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
         "the backend does not offer feature-rx-copy (\(device.other.path(of: "feature-rx-copy"))), "
           + "and no other way to receive is used any more")
     }
-    offeredOffloads = features.agreedOffloads(with: offered)
+    self.offered = offered
     mtu = try negotiateMTU(device.own, scatterGather: features.scatterGather && offered.takesSeveralSlots)
     let isUntrusted = try device.own.optionalNumber("trusted", as: UInt32.self) ?? 1 == 0
     let rings = try NetFrontRings(
@@ -227,11 +229,28 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       "trusted", frontend: isUntrusted ? "0" : "1", backend: "not asked", agreed: isUntrusted ? "0" : "1",
       reason: isUntrusted ? "the toolstack does not trust the backend: frames are copied, pages cleared" : "")
     rings.report(in: &negotiation)
-    let entries = try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries
+    let entries =
+      try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries + requests(of: offered)
     let queues = rings.makeQueues()
     queues.postReceivePages()
     idleQueues = queues
     return entries
+  }
+
+  /// What the backend is asked for besides.
+  private func requests(of offered: NetBackendKeys) -> [StoreEntry] {
+    negotiation.add("feature-multicast-control", frontend: features.multicastControl, backend: offered.filtersMulticast)
+    let wanted = reconfiguration.wanted
+    negotiation.add(
+      "xdp-headroom", frontend: "\(wanted)", backend: offered.leavesHeadroom ? "any" : "no",
+      agreed: offered.leavesHeadroom ? "\(wanted)" : "0",
+      reason: wanted > 0 && !offered.leavesHeadroom ? "the backend does not offer it" : "")
+    return [
+      filterIsOffered
+        ? StoreEntry("request-multicast-control", multicast.isFiltering)
+        : StoreEntry(absent: "request-multicast-control"),
+      offered.leavesHeadroom ? StoreEntry("xdp-headroom", wanted) : StoreEntry(absent: "xdp-headroom"),
+    ]
   }
 
   /// Our own directory's `mtu`, as far as a card may go.
@@ -253,10 +272,18 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     try readCarrier(device)
     guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
     self.queues = queues
-    offloads = offeredOffloads
+    offloads = offered.map(features.agreedOffloads) ?? []
     while counted.count < queues.count { counted.append(NetStatistics()) }
     // Once more for all that we pushed before the backend was listening.
     queues.kick()
+    if offered?.leavesHeadroom == true {
+      reconfiguration.connect()
+      if reconfiguration.wanted > 0 { queues.takeHeadroom() }
+    }
+    if filterIsOffered {
+      multicast.connect()
+      followMulticast(queues)
+    }
     setRefill(queues, Uptime(nanoseconds: 0))
     askForHashing()
     announce()
@@ -270,7 +297,9 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
 
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {
     // Not any more after a queue has stopped by itself.
-    if isConnected { try readCarrier(device) }
+    guard isConnected else { return }
+    try readCarrier(device)
+    try reconfigure(device)
   }
 
   private func announce() {
@@ -297,6 +326,8 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     }
     (hasCarrier, offloads) = (false, [])
     if let wish = hashing.wish { hashing = .pending(wish) }
+    multicast.disconnect()
+    reconfiguration.disconnect()
     idleQueues = queues
   }
 }

@@ -17,12 +17,19 @@ import NetIf
   /// It is to be cut, and the backend does not do that: see ``NetFrontDevice/offloads``.
   case segmentationNotOffered(NetExtraInfo.SegmentKind)
 
+  /// The backend does not offer it.
+  case notSupported(String)
+  /// No multicast group: the address is one card's, or everybody's.
+  case noGroup(MACAddress)
+
   /// What a card that does not connect waits for.
   case notConnectedInTime(String)
 
   public var description: String {
     switch self {
     case .notConnectedInTime(let report): "the card does not connect in time: \(report)"
+    case .notSupported(let what): "the backend does not offer \(what)"
+    case .noGroup(let address): "\(address) is the address of no multicast group"
     case .notConnected: "no backend is connected"
     case .busy: "too few slots or pages are free"
     case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"

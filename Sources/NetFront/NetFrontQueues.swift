@@ -41,8 +41,20 @@ final class NetFrontQueues {
 
   /// The caller has checked the frame's length.
   func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
-    try transmits[number(for: frame)].put(frame, form)
+    // Each flow always the same, so that its order stays.
+    try transmits[NetFlow.queue(for: frame, of: count)].put(frame, form)
   }
+
+  /// Says something of a group, if there is room.
+  func put(_ change: NetFrontMulticast.Change) -> Bool { transmits[0].put(change) }
+
+  /// The next answer to what was said of a group; nil when there is none.
+  func nextMulticastResult() -> (change: NetFrontMulticast.Change, result: NetTxResult)? {
+    transmits[0].nextMulticastResult()
+  }
+
+  /// From now on there may be room before frames that arrive.
+  func takeHeadroom() { for index in 0..<count { receives[index].takeHeadroom() } }
 
   func push() {
     for index in 0..<count where transmits[index].pushAndCheckNotify() { events.notifyTx(index) }
@@ -115,10 +127,5 @@ final class NetFrontQueues {
     statistics.txRing = transmits[number].ringStatistics
     statistics.rxRing = receives[number].ringStatistics
     return statistics
-  }
-
-  /// Which queue a frame takes: each flow always the same, so that its order stays.
-  private func number(for frame: Span<UInt8>) -> Int {
-    count == 1 ? 0 : Int(NetFrontFlow.hash(of: frame) % UInt32(count))
   }
 }

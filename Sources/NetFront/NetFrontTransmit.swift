@@ -30,6 +30,9 @@ struct NetFrontTransmit: ~Copyable {
   /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
   private var extraInfosInFlight = 0
+  /// What was said of groups, by the id of the request that has no frame, and what has been answered.
+  private var multicastChanges: [UInt16: NetFrontMulticast.Change] = [:]
+  private var multicastResults: [(change: NetFrontMulticast.Change, result: NetTxResult)] = []
   private(set) var counts = NetCounts()
 
   init(
@@ -100,6 +103,24 @@ struct NetFrontTransmit: ~Copyable {
     ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: UInt16(size)))
   }
 
+  /// Puts a request without a frame, and what is to be said of a group behind it.
+  ///
+  /// - Returns: false when there is no room.
+  mutating func put(_ change: NetFrontMulticast.Change) -> Bool {
+    guard hasRoom(for: 1, isSegmented: true) else { return false }
+    let id = freePages.removeLast()
+    entries[Int(id)] = Entry(isInFlight: true, first: id, byteCount: 0, unansweredCount: 1)
+    multicastChanges[id] = change
+    ring.put(NetIfTxRequest(gref: pages[id].reference, flags: NetIf.TxFlag.extraInfo, id: id, size: 0))
+    put(NetIfExtraInfo(change))
+    return true
+  }
+
+  /// The next answer to what was said of a group; nil when there is none.
+  mutating func nextMulticastResult() -> (change: NetFrontMulticast.Change, result: NetTxResult)? {
+    multicastResults.isEmpty ? nil : multicastResults.removeFirst()
+  }
+
   private mutating func put(_ info: NetIfExtraInfo) {
     ring.put(info.transmitSlot)
     extraInfosInFlight += 1
@@ -146,6 +167,11 @@ struct NetFrontTransmit: ~Copyable {
     guard entry.unansweredCount == 1 else {
       entry.unansweredCount -= 1
       entries[Int(first)] = entry
+      return
+    }
+    if entry.byteCount == 0, let change = multicastChanges.removeValue(forKey: first) {
+      multicastResults.append((change, entry.result))
+      freePages.append(first)
       return
     }
     switch entry.result {
