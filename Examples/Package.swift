@@ -142,6 +142,7 @@ let package = Package(
       dependencies: [
         "BlkBackTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
       ],
       swiftSettings: strict),
     .testTarget(

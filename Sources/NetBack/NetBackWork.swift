@@ -1,49 +1,88 @@
 import NetIf
 
+/// Where a queue's frames for the guest come from, besides what its end answers with.
+enum NetBackSource {
+  /// It asks an end that is its own.
+  case own
+  /// It asks the end that all queues share, and hands their frames over to the others.
+  case shared
+  /// It gets them from the queue that does.
+  case handedOver(NetBackMailbox)
+}
+
 /// The two directions of a queue and its event channels, in one place so that a poll makes one access to it.
 struct NetBackWork: ~Copyable {
   private var transmit: NetBackTransmit
   private var receive: NetBackReceive
   private(set) var channels: EventChannelPair
   let end: any NetworkEnd
+  private let source: NetBackSource
+  /// Of the queue that asks a shared end.
+  private var spread: NetBackSpread?
   /// What the guest has been told of the link.
   private var toldCarrier: Bool
   private let callForAttention: @Sendable () -> Void
 
   /// - Parameters:
+  ///   - spread: for the source that is shared.
   ///   - toldCarrier: what was written of the link before.
   ///   - callForAttention: has the bus write it anew.
   init(
     transmit: consuming NetBackTransmit, receive: consuming NetBackReceive, channels: EventChannelPair,
-    end: any NetworkEnd, toldCarrier: Bool, callForAttention: @escaping @Sendable () -> Void
+    end: any NetworkEnd, source: NetBackSource, spread: consuming NetBackSpread?, toldCarrier: Bool,
+    callForAttention: @escaping @Sendable () -> Void
   ) {
     self.transmit = transmit
     self.receive = receive
     self.channels = channels
     self.end = end
+    self.source = source
+    self.spread = spread
     self.toldCarrier = toldCarrier
     self.callForAttention = callForAttention
   }
 
   mutating func poll(now: Uptime, budget: Int) throws(DeviceError) -> PollOutcome {
     channels.take()
+    takeHandedOver()
     receive.waiting.now = now
     let limit = min(budget, NetBackTransmit.batchCount)
-    let taken = try transmit.take(limit: limit)
+    let taken = try transmit.take(limit: limit, now: now)
     transmit.deliver(to: end, answering: &receive.waiting)
-    end.give(to: &receive.waiting)
+    askEnd(now)
     followCarrier()
-    let wasFull = !hasRoom
+    let (wasFull, waitingCount) = (!receive.waiting.hasRoom, receive.waiting.count)
     let given = try receive.give(limit: budget)
-    let dropped = receive.dropExpired(now: now)
+    receive.dropExpired(now: now)
     channels.notify(tx: transmit.pushAndCheckNotify(), rx: receive.pushAndCheckNotify())
     // An end that found no room may have more.
-    if taken == limit || given >= budget || (wasFull && (given > 0 || dropped)) { return .more }
+    if taken == limit || given >= budget || (wasFull && receive.waiting.count < waitingCount) { return .more }
     // Both, since each asks for its own events.
     let (hasMoreToTake, hasMoreToGive) = (try transmit.hasMore(), try receive.hasMore())
     if hasMoreToTake || hasMoreToGive { return .more }
     channels.rearm()
-    return receive.nextLook(after: now).map(PollOutcome.idleUntil) ?? .idle
+    let instants = (transmit.creditComes, receive.nextLook(after: now))
+    switch instants {
+    case (nil, nil): return .idle
+    case (let instant?, nil), (nil, let instant?): return .idleUntil(instant)
+    case (let credit?, let look?): return .idleUntil(min(credit, look))
+    }
+  }
+
+  /// Before anything else is put there: the two lines change places, and none of the frames is copied.
+  private mutating func takeHandedOver() {
+    guard case .handedOver(let mailbox) = source, receive.waiting.isEmpty else { return }
+    mailbox.take(&receive.waiting)
+  }
+
+  private mutating func askEnd(_ now: Uptime) {
+    switch source {
+    case .own: end.give(to: &receive.waiting)
+    case .shared:
+      spread?.ask(end, now: now)
+      spread?.distribute(into: &receive.waiting, now: now)
+    case .handedOver: break
+    }
   }
 
   private mutating func followCarrier() {
@@ -53,17 +92,48 @@ struct NetBackWork: ~Copyable {
     callForAttention()
   }
 
-  /// Whether more frames from the end could wait here.
-  var hasRoom: Bool { receive.waiting.hasRoom }
+  /// Whether what a descriptor announces would be taken now.
+  func waits(for descriptor: CInt) -> Bool {
+    if descriptor == channels.descriptor { return true }
+    switch source {
+    case .own: return receive.waiting.hasRoom && end.wakeDescriptor == descriptor
+    case .shared: return end.wakeDescriptor == descriptor
+    case .handedOver: return receive.waiting.isEmpty
+    }
+  }
 
+  /// What announces something to do.
+  var descriptors: [CInt] {
+    let other: CInt? =
+      switch source {
+      case .own, .shared: end.wakeDescriptor
+      case .handedOver(let mailbox): mailbox.descriptor
+      }
+    return [channels.descriptor] + (other.map { [$0] } ?? [])
+  }
+
+  /// Mutating, since the compiler's check of a borrowed self takes time that grows exponentially with the branches in here (it did
+  /// not end within ten minutes).
   var statistics: NetStatistics {
-    var statistics = NetStatistics()
-    statistics.tx = transmit.counts
-    statistics.rx = receive.counts
-    statistics.txChecksumsFilled = transmit.checksumsFilled
-    statistics.txRing = transmit.ringStatistics
-    statistics.rxRing = receive.ringStatistics
-    return statistics
+    mutating get {
+      var statistics = NetStatistics()
+      statistics.tx = transmit.counts
+      statistics.rx = receive.counts
+      switch source {
+      case .own: break
+      case .shared: statistics.rx.drops &+= spread?.dropCount ?? 0
+      case .handedOver(let mailbox): statistics.rx.drops &+= mailbox.dropCount
+      }
+      statistics.txChecksumsFilled = transmit.checksumsFilled
+      statistics.txSegmented = transmit.segmentedCount
+      statistics.txGSOChecksumFixups = transmit.checksumFixups
+      statistics.rxChecksumsFilled = receive.checksumsFilled
+      statistics.rxSegmented = receive.segmentedCount
+      statistics.rxFiltered = receive.filteredCount
+      statistics.txRing = transmit.ringStatistics
+      statistics.rxRing = receive.ringStatistics
+      return statistics
+    }
   }
 
   var ringDump: String { "tx \(transmit.ringDump); rx \(receive.ringDump)" }

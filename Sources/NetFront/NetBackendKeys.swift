@@ -68,6 +68,7 @@ extension NetFeatures {
     negotiation.add(
       "feature-split-event-channels", frontend: splitEventChannels, backend: backend.splitsEventChannels)
     negotiation.add("feature-sg", frontend: scatterGather, backend: backend.takesSeveralSlots)
+    negotiation.add("feature-ctrl-ring", frontend: controlRing, backend: backend.hasControlRing)
     let agreed = agreedOffloads(with: backend)
     for (name, offload) in [
       ("ipv4 checksum offload", .ipv4Checksum), ("feature-ipv6-csum-offload", .ipv6Checksum),

@@ -104,8 +104,9 @@ struct NetLinkTests {
     #expect(lines["feature-split-event-channels"]?.agreed == "on" && lines["feature-rx-copy"]?.agreed == "on")
     #expect(lines["feature-rx-notify"]?.agreed == "on")
     #expect(lines["feature-sg"]?.agreed == "off" && lines["feature-sg"]?.reason == "the frontend does not use it")
-    #expect(lines["feature-gso-tcpv4"]?.reason == "neither side offers it")
-    #expect(lines["tx checksums"]?.reason == "the backend fills in those that the frontend leaves blank")
+    #expect(lines["feature-gso-tcpv4"]?.reason == "the frontend does not take it")
+    #expect(
+      lines["tx ipv4 checksum offload"]?.reason == "the backend finishes what the frontend leaves blank all the same")
     #expect(lines["queues"]?.agreed == "1")
     let frontend = Dictionary(uniqueKeysWithValues: pair.card.negotiation.lines.map { ($0.feature, $0) })
     #expect(frontend["feature-sg"]?.agreed == "off" && frontend["tx pages"]?.agreed == "256")
@@ -116,12 +117,15 @@ struct NetLinkTests {
     (one.tx.packets, one.tx.bytes, one.tx.errors, one.tx.drops) = (1, 2, 3, 4)
     (one.rx.packets, one.rx.bytes, one.rx.errors, one.rx.drops) = (5, 6, 7, 8)
     (one.rxGSOChecksumFixups, one.txChecksumsFilled) = (9, 14)
+    (one.txGSOChecksumFixups, one.rxChecksumsFilled, one.rxFiltered) = (15, 16, 17)
+    (one.txSegmented, one.rxSegmented) = (18, 19)
     (one.txRing.notificationsSent, one.txRing.notificationsSuppressed) = (10, 11)
     (one.rxRing.notificationsSent, one.rxRing.notificationsSuppressed) = (12, 13)
     #expect(
       "\([one, one].total)"
         == "tx: 2 packets, 4 bytes, 6 errors, 8 drops; rx: 10 packets, 12 bytes, 14 errors, 16 drops; "
-        + "rx_gso_checksum_fixup 18; tx_checksums_filled 28; notified 20 and 24 times, suppressed 22 and 26")
+        + "rx_gso_checksum_fixup 18; tx_checksums_filled 28; rx_checksums_filled 32; "
+        + "tx_gso_checksum_fixup 30; segmented 36 and 38; filtered 34; notified 20 and 24 times, suppressed 22 and 26")
   }
 
   @Test func statisticsAreOneLine() throws {

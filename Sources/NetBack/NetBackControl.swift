@@ -1,0 +1,129 @@
+import NetIf
+import XenRing
+
+/// Serves a card's control ring (io/netif.h, "Control ring"), on a thread of its own: no packet waits for it.
+///
+/// An answer is given when what was asked for holds for all packets that come from then on. A frontend that floods the ring
+/// has so many requests done in a millisecond, and no more.
+///
+/// Sendable: its host polls it from one thread; the bus's thread touches it only before the host starts it and after the
+/// host has stopped it.
+final class NetBackControl: DataQueue, @unchecked Sendable {
+  /// How many requests are done in one period, and how long that is. To set everything takes seven.
+  static let periodCount = 16
+  static let periodNanoseconds: UInt64 = 1_000_000
+
+  private var ring: BackRing<NetIfControlRequest, NetIfControlResponse>
+  private var channel: EventChannel
+  private let grants: any GrantTable
+  private let frontend: DomainID
+  private let queueCount: Int
+  private var configuration = NetHashConfiguration()
+  private let steering: NetBackSteering
+  /// What a request brings, copied out of the page that it names.
+  private let input = PrivatePages(pageCount: 1)
+  /// When the period began, and how many requests have been done in it.
+  private var periodStart = Uptime(nanoseconds: 0)
+  private var doneInPeriod = 0
+  private var answeredCount: UInt64 = 0
+  private var refusedCount: UInt64 = 0
+  /// Why it has stopped by itself.
+  private(set) var fault: DeviceError?
+
+  /// - Parameter queueCount: of the connection.
+  init(
+    ring: consuming BackRing<NetIfControlRequest, NetIfControlResponse>, channel: EventChannel,
+    grants: any GrantTable, frontend: DomainID, queueCount: Int, steering: NetBackSteering
+  ) {
+    self.ring = ring
+    self.channel = channel
+    self.grants = grants
+    self.frontend = frontend
+    self.queueCount = queueCount
+    self.steering = steering
+  }
+
+  var descriptors: [CInt] { [channel.descriptor] }
+
+  func poll(now: Uptime, budget: Int) -> PollOutcome {
+    do throws(RingViolation) { return try poll(now, budget) } catch {
+      fault = .protocolViolation("\(NetRingViolation(.control, error))")
+      return .stopped
+    }
+  }
+
+  private func poll(_ now: Uptime, _ budget: Int) throws(RingViolation) -> PollOutcome {
+    channel.take()
+    let periodEnd = Uptime(nanoseconds: periodStart.nanoseconds &+ Self.periodNanoseconds)
+    if now >= periodEnd { (periodStart, doneInPeriod) = (now, 0) }
+    // Events wait until then, too.
+    guard doneInPeriod < Self.periodCount else { return .idleUntil(periodEnd) }
+    _ = try ring.available()
+    let before = configuration
+    var taken = 0
+    while taken < budget, doneInPeriod < Self.periodCount, let raw = ring.next() {
+      taken += 1
+      doneInPeriod += 1
+      ring.put(answer(raw))
+    }
+    if configuration != before { steering.set(NetHashSteering(configuration, queueCount: queueCount)) }
+    // Only now: an answer says that it holds.
+    if ring.hasUnpushed, ring.pushAndCheckNotify() { channel.notify() }
+    if taken == budget { return .more }
+    if try ring.finalCheck() { return .more }
+    channel.rearm()
+    return .idle
+  }
+
+  private func answer(_ raw: NetIfControlRequest) -> NetIfControlResponse {
+    answeredCount &+= 1
+    do throws(NetControlFault) {
+      let data = try perform(NetControlRequest(parsing: raw))
+      return NetIfControlResponse(id: raw.id, type: raw.type, status: NetControlStatus.success.rawValue, data: data)
+    } catch {
+      refusedCount &+= 1
+      return NetIfControlResponse(id: raw.id, type: raw.type, status: error.status.rawValue, data: 0)
+    }
+  }
+
+  private func perform(_ request: NetControlRequest) throws(NetControlFault) -> UInt32 {
+    var bytes: [UInt8] = []
+    if let (reference, byteCount) = request.input {
+      let local = input.bytes.slice(from: 0, count: byteCount)
+      try copy(.fromGrant, local, reference)
+      bytes = local.copied()
+    }
+    return try configuration.apply(request, input: bytes.span, queueCount: queueCount)
+  }
+
+  /// Copies between memory of ours and the start of a page of the frontend's.
+  private func copy(
+    _ direction: GrantCopy.Direction, _ local: SharedBytes, _ reference: GrantReference
+  ) throws(NetControlFault) {
+    var copies = [GrantCopy(direction, local: local, reference: reference, of: frontend, offset: 0)]
+    var span = copies.mutableSpan
+    grants.copy(&span)
+    guard copies[0].status == .okay else { throw .unreadable(reference, copies[0].status) }
+  }
+
+  /// One line for the log. Only when nobody polls, as the next.
+  var description: String {
+    "\(answeredCount) control requests answered, \(refusedCount) of them refused; \(ring.dump())"
+  }
+}
+
+extension NetBackControl {
+  /// Serves the frontend's control ring where it has one.
+  ///
+  /// - Returns: nil where it has none.
+  static func connect(
+    _ device: XenbusDevice, queueCount: Int, steering: NetBackSteering
+  ) throws(DeviceError) -> NetBackControl? {
+    guard let reference = try device.other.optionalNumber("ctrl-ring-ref", as: UInt32.self) else { return nil }
+    let port = EventChannelPort(rawValue: try device.other.number("event-channel-ctrl"))
+    let region = try device.map([GrantReference(rawValue: reference)])
+    return NetBackControl(
+      ring: BackRing(attaching: region), channel: try device.bindEventChannel(to: port), grants: device.platform.grants,
+      frontend: device.otherDomain, queueCount: queueCount, steering: steering)
+  }
+}
