@@ -81,6 +81,8 @@ struct NetFrontHeadroomTests {
 
   @Test func backendThatDoesNotAnswerStopsNothing() throws {
     let pair = try pair()
+    // Its bus would answer.
+    pair.scheduler.remove(pair.backBus)
     try pair.card.setHeadroom(256)
     _ = pair.scheduler.run(turns: 50) { false }
     #expect(try pair.frontendState == .reconfiguring && pair.card.headroomByteCount == 0)
@@ -91,6 +93,8 @@ struct NetFrontHeadroomTests {
     try backend.fill(one)
     pair.pollCard()
     #expect(pair.received == [one] && pair.card.statistics.tx.packets == 1 && pair.card.isConnected)
+    let backBus = pair.backBus
+    pair.scheduler.add(backBus, of: pair.driverDomain, name: "backend's bus") { _ in backBus.poll() }
     try pair.toolstack.unplug(pair.device)
     #expect(pair.scheduler.run { pair.holdsNothing })
   }
