@@ -23,7 +23,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   /// What the two ends agreed on, at the last connection.
   public private(set) var negotiation = Negotiation()
   /// What has become of ``setHashing(_:)``.
-  public private(set) var hashing = NetFrontHashing.unset
+  public internal(set) var hashing = NetFrontHashing.unset
   let features: NetFeatures
   /// What may be sent unfinished now: frames whose checksum is left blank, and frames to be cut. Empty while not connected.
   ///
@@ -180,25 +180,6 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     return sums
   }
 
-  // MARK: Hashing
-
-  /// Says how the backend is to hash what it sends us, and which queue each packet is to come on (io/netif.h, "Control
-  /// messages"): as soon as one is connected, and again whenever one is. Later polls find its answers, and ``hashing`` what
-  /// has come of it.
-  ///
-  /// A packet's hash comes with it (``NetFrontFrame/metadata``).
-  ///
-  /// - Parameter configuration: one without an algorithm leaves the choice to the backend again.
-  public func setHashing(_ configuration: NetHashConfiguration) {
-    hashing = .pending(configuration)
-    askForHashing()
-  }
-
-  private func askForHashing() {
-    guard let wish = hashing.wish, let queues else { return }
-    hashing = queues.ask(for: wish) ? .pending(wish) : .failed(wish, .notOffered)
-  }
-
   // MARK: Frontend
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Frontend {
@@ -285,6 +266,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       followMulticast(queues)
     }
     setRefill(queues, Uptime(nanoseconds: 0))
+    if features.staticGrants { queues.askForMapping() }
     askForHashing()
     announce()
   }

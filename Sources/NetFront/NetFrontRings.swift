@@ -61,7 +61,9 @@ struct NetFrontRings: ~Copyable {
       }
     }
     for _ in 0..<transmits.count { try events.add() }
-    control = features.controlRing && offered.hasControlRing ? try NetFrontControl(device, &events) : nil
+    control =
+      features.controlRing && offered.hasControlRing
+      ? try NetFrontControl.share(device, &events, staticGrants: features.staticGrants) : nil
     (self.features, maxQueueCount, self.references) = (features, offered.maxQueueCount, references)
     self.events = events
     (txPageCount, rxPageCount) = (max(pageCount, txMinimum), max(pageCount, rxMinimum))
