@@ -58,28 +58,16 @@ final class NetFrontControl {
   /// What is asked for when the dialogue under way has ended.
   private var following: NetHashConfiguration?
 
-  private init(_ device: XenbusDevice, _ events: inout NetFrontEvents, staticGrants: Bool) throws(DeviceError) {
+  /// - Parameters:
+  ///   - events: gets a channel for it.
+  ///   - staticGrants: whether pages are to be mapped by the backend.
+  init(_ device: XenbusDevice, _ events: inout NetFrontEvents, staticGrants: Bool) throws(DeviceError) {
     let page = try device.share(pageCount: 1)
     input = Page(try device.share(pageCount: 1, writable: false))
     list = staticGrants ? Page(try device.share(pageCount: 1)) : nil
     ringReference = page.references[0]
     ring = FrontRing(initialising: page.takeRegion())
     port = try events.addControl()
-  }
-
-  /// Shares one.
-  ///
-  /// - Parameters:
-  ///   - events: gets a channel for it.
-  ///   - staticGrants: whether pages are to be mapped by the backend.
-  /// - Returns: nil when no more pages can be shared: a card does without.
-  static func share(
-    _ device: XenbusDevice, _ events: inout NetFrontEvents, staticGrants: Bool
-  ) throws(DeviceError) -> NetFrontControl? {
-    do throws(DeviceError) { return try NetFrontControl(device, &events, staticGrants: staticGrants) } catch {
-      if case .grant(.exhausted) = error { return nil }
-      throw error
-    }
   }
 
   /// What tells the backend of the ring.
