@@ -4,7 +4,8 @@ import Synchronization
 /// What the queues of a connection have in common.
 struct NetBackConnection {
   let frontend: DomainID
-  let grants: any GrantTable
+  /// What a queue copies through: one for all, or each queue's own.
+  var grants: any GrantTable
   /// What the frontend was offered.
   let offered: NetFeatures
   /// What may be given to it.

@@ -45,7 +45,7 @@ final class NetBackDevice: Backend {
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     let keys = try NetFrontendKeys(from: device.other, offered: offered)
     negotiation = keys.negotiation
-    let connection = NetBackConnection(
+    var connection = NetBackConnection(
       frontend: device.otherDomain, grants: device.platform.grants, offered: offered, takes: keys.takes,
       groups: NetBackGroups(), steering: NetBackSteering(), headroom: NetBackHeadroom(), rate: try device.own.rate(),
       refusal: FirstFault(attention: device.attention))
@@ -55,10 +55,14 @@ final class NetBackDevice: Backend {
     let isShared = ends.count > 1 && ends.allSatisfy { $0 === ends[0] }
     let mailboxes = try Self.mailboxes(of: keys, isShared: isShared)
     let hasCarrier = ends.allSatisfy(\.hasCarrier)
+    let tables =
+      offered.staticGrants && keys.controlRing != nil
+      ? keys.queues.map { _ in NetBackControlGrants(device.platform.grants, frontend: device.otherDomain) } : []
     var queues: [NetBackQueue] = []
     for (number, queue) in keys.queues.enumerated() {
       let tx = try device.map([queue.txRingReference])
       let rx = try device.map([queue.rxRingReference])
+      if !tables.isEmpty { connection.grants = tables[number] }
       let source = !isShared ? NetBackSource.own : number == 0 ? .shared : .handedOver
       let spreads = source == .shared || keys.takes.hashes
       let isHandedOver = source == .handedOver || (keys.takes.hashes && !mailboxes.isEmpty)
@@ -74,7 +78,8 @@ final class NetBackDevice: Backend {
     }
     if let (reference, eventChannel) = keys.controlRing {
       control = try NetBackControl(
-        device, reference, eventChannel, queueCount: queues.count, steering: connection.steering)
+        device, reference, eventChannel, queueCount: queues.count, steering: connection.steering,
+        grantTables: tables)
     }
     (self.connection, self.queues, self.ends) = (connection, queues, ends)
     return [StoreEntry("carrier", hasCarrier)]

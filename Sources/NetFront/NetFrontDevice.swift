@@ -291,6 +291,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       followMulticast(queues)
     }
     setRefill(queues, Uptime(nanoseconds: 0))
+    if features.staticGrants { queues.askForMapping() }
     askForHashing()
     announce()
   }

@@ -110,6 +110,19 @@ final class NetFrontQueues {
     return true
   }
 
+  /// Has the backend map the pages of all queues, where there is a control ring and it does that.
+  func askForMapping() {
+    guard let control else { return }
+    let lists = (0..<count).map { number in
+      transmits[number].pageReferences.map { NetIfGrantMapping(gref: $0, flags: NetIfGrantMapping.readOnlyFlag) }
+        + receives[number].pageReferences.map { NetIfGrantMapping(gref: $0) }
+    }
+    if control.begin(mapping: lists) { events.notifyControl() }
+  }
+
+  /// How many pages the backend has mapped.
+  var mappedGrantCount: Int { control?.mappedGrantCount ?? 0 }
+
   /// Whether the backend is being asked for something.
   var awaitsControl: Bool { control?.isAsking ?? false }
 

@@ -65,7 +65,9 @@ struct NetFrontRings: ~Copyable {
     var controlShortage = ""
     var control: NetFrontControl?
     if features.controlRing, offered.hasControlRing {
-      do throws(DeviceError) { control = try NetFrontControl(device, &events) } catch {
+      do throws(DeviceError) {
+        control = try NetFrontControl(device, &events, staticGrants: features.staticGrants)
+      } catch {
         // Queues come first.
         guard case .grant(.exhausted(_, let advice)) = error else { throw error }
         controlShortage = advice

@@ -65,6 +65,9 @@ extension NetFrontDevice {
     hashing = queues.ask(for: wish) ? .pending(wish) : .failed(wish, .notOffered)
   }
 
+  /// How many pages of the card's the backend keeps mapped, and copies as memory (``NetFeatures/staticGrants``).
+  public var mappedGrantCount: Int { queues?.mappedGrantCount ?? 0 }
+
   // MARK: Headroom
 
   /// How much room the card may ask for before each frame, in bytes.

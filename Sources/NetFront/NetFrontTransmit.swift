@@ -48,6 +48,9 @@ struct NetFrontTransmit: ~Copyable {
 
   var ringStatistics: RingStatistics { ring.statistics }
 
+  /// Its pages', which the backend only reads.
+  var pageReferences: [GrantReference] { pages.references }
+
   /// The longest frame there are pages for.
   var maxByteCount: Int { min(pages.count * xenPageSize, NetIf.maxFrameByteCount) }
 

@@ -7,6 +7,9 @@ final class RawControlFrontend: RawNetFrontend {
   private var ring: FrontRing<NetIfControlRequest, NetIfControlResponse>?
   private var ringBytes: SharedBytes?
   private var control: EventChannel?
+  private var readOnly: GrantedPages?
+  /// Of a page that the backend may not write.
+  private(set) var readOnlyReference = GrantReference(rawValue: 0)
 
   override func shareRings(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     let others = try super.shareRings(device)
@@ -15,6 +18,9 @@ final class RawControlFrontend: RawNetFrontend {
     let keys = [
       StoreEntry("ctrl-ring-ref", page.references[0].rawValue), StoreEntry("event-channel-ctrl", channel.port.rawValue),
     ]
+    let readOnlyPage = try device.share(pageCount: 1, writable: false)
+    readOnlyReference = readOnlyPage.references[0]
+    readOnly = consume readOnlyPage
     control = channel
     ringBytes = page.bytes
     ring = FrontRing(initialising: page.takeRegion())
@@ -24,6 +30,7 @@ final class RawControlFrontend: RawNetFrontend {
   override func dropRings() {
     super.dropRings()
     ring = nil
+    readOnly = nil
     (ringBytes, control) = (nil, nil)
   }
 
