@@ -10,6 +10,8 @@ struct NetBackConnection {
   /// What may be given to it.
   let takes: NetGuestAgreement
   let groups: NetBackGroups
+  /// What the control ring has set.
+  let steering: NetBackSteering
   let headroom: NetBackHeadroom
   /// How much each queue may send; nil without a limit.
   let rate: NetBackRate?
@@ -23,8 +25,8 @@ struct NetGuestAgreement: BitwiseCopyable, Hashable, Sendable {
   var scatterGather: Bool
   /// Frames with a blank checksum, and such that are to be cut.
   var offloads: NetOffloads
-  /// Hashes.
-  var hashes = false
+  /// Hashes: it has a control ring.
+  var hashes: Bool
   /// It notifies of receive requests, so that frames need not be looked after meanwhile.
   var notifies: Bool
 }

@@ -8,7 +8,7 @@ import XenRing
 ///
 /// Sendable: its host polls it from one thread; the bus's thread touches it only before the host starts it and after the
 /// host has stopped it.
-final class NetBackControl: DataQueue, @unchecked Sendable {
+final class NetBackControl: DataQueue, CustomStringConvertible, @unchecked Sendable {
   /// How many requests are done in one period, and how long that is. To set everything takes seven.
   static let periodCount = 16
   static let periodNanoseconds: UInt64 = 1_000_000
@@ -106,24 +106,21 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
     guard copies[0].status == .okay else { throw .unreadable(reference, copies[0].status) }
   }
 
-  /// One line for the log. Only when nobody polls, as the next.
+  /// One line for the log. Only when nobody polls.
   var description: String {
     "\(answeredCount) control requests answered, \(refusedCount) of them refused; \(ring.dump())"
   }
 }
 
 extension NetBackControl {
-  /// Serves the frontend's control ring where it has one.
-  ///
-  /// - Returns: nil where it has none.
-  static func connect(
-    _ device: XenbusDevice, queueCount: Int, steering: NetBackSteering
-  ) throws(DeviceError) -> NetBackControl? {
-    guard let reference = try device.other.optionalNumber("ctrl-ring-ref", as: UInt32.self) else { return nil }
-    let port = EventChannelPort(rawValue: try device.other.number("event-channel-ctrl"))
-    let region = try device.map([GrantReference(rawValue: reference)])
-    return NetBackControl(
-      ring: BackRing(attaching: region), channel: try device.bindEventChannel(to: port), grants: device.platform.grants,
-      frontend: device.otherDomain, queueCount: queueCount, steering: steering)
+  /// Serves the control ring that the frontend has published.
+  convenience init(
+    _ device: XenbusDevice, _ reference: GrantReference, _ eventChannel: EventChannelPort, queueCount: Int,
+    steering: NetBackSteering
+  ) throws(DeviceError) {
+    let region = try device.map([reference])
+    self.init(
+      ring: BackRing(attaching: region), channel: try device.bindEventChannel(to: eventChannel),
+      grants: device.platform.grants, frontend: device.otherDomain, queueCount: queueCount, steering: steering)
   }
 }

@@ -380,11 +380,11 @@ struct FrameQueueTests {
   /// As when an interface has longer frames than the line takes, and cuts them off.
   @Test(arguments: [4096, 65535]) func frameThatFillsAllTheRoomThereIsIsDropped(longest: Int) {
     var queue = FrameQueue(capacity: 4, maxFrameByteCount: longest)
-    let fits = queue.put(fill: { _ in longest })
-    let isTaken = queue.put(fill: { $0.count })
+    let fits = queue.put(fill: { _, _ in longest })
+    let isTaken = queue.put(fill: { bytes, _ in bytes.count })
     let (count, drops) = (queue.count, queue.dropCount)
     #expect(fits && isTaken && count == 1 && drops == 1)
-    let isEmptyHanded = queue.put(fill: { _ in 0 })
+    let isEmptyHanded = queue.put(fill: { _, _ in 0 })
     #expect(!isEmptyHanded)
   }
 
@@ -392,7 +392,7 @@ struct FrameQueueTests {
   @Test func roomIsRoomForWhatFillsALine() {
     var queue = FrameQueue(capacity: 40, byteCapacity: 1 << 14, maxFrameByteCount: 4096)
     while queue.hasRoom {
-      let isPut = queue.put(fill: { _ in 4096 })
+      let isPut = queue.put(fill: { _, _ in 4096 })
       #expect(isPut)
     }
     let count = queue.count
