@@ -138,6 +138,12 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// Frames begin at multiples of a cache line.
   private static func rounded(_ byteCount: Int) -> Int { (byteCount + 63) & ~63 }
 
+  /// Sets what the packet's hash is, of the frame that `index` others come before.
+  mutating func setHash(_ hash: NetPacketMetadata.Hash?, at index: Int) {
+    precondition(index >= 0 && index < count, "frame out of range")
+    places[(first + index) % capacity].metadata.hash = hash
+  }
+
   /// Forgets the first `count` frames.
   public mutating func removeFirst(_ count: Int = 1) {
     precondition(count >= 0 && count <= self.count, "more frames than there are")
