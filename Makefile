@@ -1,6 +1,6 @@
 # Every target works on a fresh Debian or Ubuntu machine with Swift 6.3 and this file.
 .POSIX:
-.PHONY: help deps lint build programs test bench xen-test demo
+.PHONY: help deps lint build programs test bench model genmc sanitize xen-test demo
 
 # libxen-dev: XenNative and the C oracle. e2fsprogs: the demo's ext4 image. valgrind: counts instructions.
 # The rest: programs that the examples are tested with.
@@ -9,12 +9,14 @@ PACKAGES = libxen-dev liburing-dev libnbd-dev pkg-config e2fsprogs valgrind ipro
 # The emulator that boots a real Xen, and what its image is made with.
 XEN_TEST_PACKAGES = qemu-system-x86 cpio xz-utils
 SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \
-  Examples/Package.swift Examples/Sources Examples/Tests
+  Examples/Package.swift Examples/Sources Examples/Tests Tests/Threads/Package.swift
 
 help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
 	@echo "make test        lint, every test, the examples, the cost of the hot paths, and five cases of xen-test"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
+	@echo "make model       check the models of the rings' notification protocol"
+	@echo "make sanitize    the rings' two ends in two threads under Thread Sanitizer"
 	@echo "make xen-test    the drivers on a real Xen against Linux's own, emulated (SKIPPED where there is no QEMU)"
 	@echo "make lint        check the layout of the Swift sources"
 
@@ -52,6 +54,7 @@ programs: deps
 
 test: deps lint programs
 	swift test --disable-xctest
+	@$(MAKE) -s model sanitize
 	@$(MAKE) -s bench
 	swift test --package-path Examples --disable-xctest
 	@$(MAKE) -s xen-test CASES="platform linux-blkback linux-blkfront linux-netback linux-netfront"
@@ -61,6 +64,18 @@ bench: deps
 	Benchmarks/ring-thresholds
 	Benchmarks/driver-thresholds
 	Benchmarks/block-growth
+
+# SPIN alone takes seconds; with GenMC, which `make genmc` builds once, weak memory is checked too.
+model: deps
+	@$(MAKE) -s deps PACKAGES="spin gcc"
+	Models/run
+
+genmc:
+	@Models/genmc build
+
+# Fails unless the same rings with relaxed memory orders are caught.
+sanitize: deps
+	Tests/Threads/run
 
 xen-test: deps
 	@$(MAKE) -s deps PACKAGES="$(XEN_TEST_PACKAGES)" || { echo "xen-test: SKIPPED: $(XEN_TEST_PACKAGES) cannot be had"; exit 0; }; \

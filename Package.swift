@@ -95,6 +95,13 @@ let package = Package(
       name: "NetTests",
       dependencies: ["CRingOracle", "NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
       swiftSettings: strict),
+    .testTarget(
+      name: "SecurityTests",
+      dependencies: [
+        "BlkBack", "BlkFront", "BlockStores", "NetBack", "NetFront", "TestSupport", "XenBus", "XenLoopback",
+        "XenPlatform", system,
+      ],
+      swiftSettings: strict),
     .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
   ]
 )

@@ -96,6 +96,13 @@ let package = Package(
       ],
       swiftSettings: strict),
     .executableTarget(
+      name: "net-responder",
+      dependencies: [
+        "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetFront", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
       name: "net-tap",
       dependencies: [
         "ExampleSupport",
@@ -142,6 +149,7 @@ let package = Package(
       dependencies: [
         "BlkBackTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
       ],
       swiftSettings: strict),
     .testTarget(

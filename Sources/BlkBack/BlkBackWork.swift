@@ -159,6 +159,7 @@ struct BlkBackWork: ~Copyable {
     rules.disk.sectorCount = size.sectorCount
     channel.take()
     store.reap(into: &completions)
+    let hasCompleted = !completions.list.isEmpty
     finish()
     let budget = answersAtOnce ? min(budget, Self.turnCount) : budget
     let taken = try take(budget: budget)
@@ -168,8 +169,11 @@ struct BlkBackWork: ~Copyable {
     if taken == budget { return .more }
     // What holds the others back completes first; the ring is not what to wait for.
     if takesMore, try ring.finalCheck() { return .more }
-    channel.rearm()
-    return giveBack()
+    let held = channel.rearm(at: now, worked: taken > 0 || hasCompleted || !takesMore)
+    let outcome = giveBack()
+    guard let held else { return outcome }
+    if case .idleUntil(let instant) = outcome, instant < held { return outcome }
+    return .idleUntil(held)
   }
 
   // MARK: Taking

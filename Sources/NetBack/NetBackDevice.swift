@@ -1,141 +1,149 @@
 import NetIf
 import XenRing
 
-/// One card's control plane: its keys, its rings' mappings, its queue's start and stop (io/netif.h).
+/// One card's control plane: its keys, its rings' mappings, its queues' start and stop (io/netif.h).
 final class NetBackDevice: Backend {
   private let end: any NetworkEnd
-  private let features: NetFeatures
+  /// What this end and this program can do.
+  private let offered: NetFeatures
   private let whenClosed: (XenbusDevice, [NetStatistics]) -> Void
   private(set) var negotiation = Negotiation()
-  private var queue: NetBackQueue?
-  private var refusal: FirstFault<NetTxPacketFault>?
+  private var queues: [NetBackQueue] = []
+  /// Each queue's.
+  private var ends: [any NetworkEnd] = []
+  private var connection: NetBackConnection?
+  /// Nil when the frontend has no control ring.
+  private var control: NetBackControl?
 
   init(
     end: any NetworkEnd, features: NetFeatures, whenClosed: @escaping (XenbusDevice, [NetStatistics]) -> Void
   ) {
     self.end = end
-    self.features = features
     self.whenClosed = whenClosed
+    var offered = features
+    offered.offloads = features.offloads.intersection(end.offloads).given(scatterGather: features.scatterGather)
+    self.offered = offered
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     [
-      StoreEntry("feature-rx-copy", true), StoreEntry("feature-sg", features.scatterGather),
-      StoreEntry("feature-split-event-channels", features.splitEventChannels),
-      // Who has the payload at hand sums it up for less. Linux's frontends leave IPv4's blank all the same.
-      StoreEntry("feature-no-csum-offload", true), StoreEntry("feature-ipv6-csum-offload", false),
-      StoreEntry("feature-gso-tcpv4", false), StoreEntry("feature-gso-tcpv6", false),
+      StoreEntry("feature-rx-copy", true), StoreEntry("feature-sg", offered.scatterGather),
+      StoreEntry("feature-split-event-channels", offered.splitEventChannels),
+      StoreEntry("multi-queue-max-queues", offered.maxQueueCount),
+      // What the end does not take is finished here all the same, but the guest, who has the payload at hand, sums it up for
+      // less. Linux's frontends leave IPv4's blank all the same.
+      StoreEntry("feature-no-csum-offload", !offered.offloads.contains(.ipv4Checksum)),
+      StoreEntry("feature-ipv6-csum-offload", offered.offloads.contains(.ipv6Checksum)),
+      StoreEntry("feature-gso-tcpv4", offered.offloads.contains(.tcpv4Segmentation)),
+      StoreEntry("feature-gso-tcpv6", offered.offloads.contains(.tcpv6Segmentation)),
+      StoreEntry("feature-multicast-control", offered.multicastControl),
+      StoreEntry("feature-dynamic-multicast-control", offered.multicastControl),
+      StoreEntry("feature-xdp-headroom", true), StoreEntry("feature-ctrl-ring", offered.controlRing),
     ]
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    let keys = try NetFrontendKeys(from: device.other, offered: features)
+    let keys = try NetFrontendKeys(from: device.other, offered: offered)
     negotiation = keys.negotiation
-    let tx = try device.map([keys.txRingReference])
-    let rx = try device.map([keys.rxRingReference])
-    let channels = try device.bindEventChannels(tx: keys.txEventChannel, rx: keys.rxEventChannel)
-    let hasCarrier = end.hasCarrier
-    let refusal = FirstFault<NetTxPacketFault>(attention: device.attention)
-    self.refusal = refusal
-    queue = NetBackQueue(
-      NetBackWork(
-        transmit: NetBackTransmit(
-          ring: BackRing(attaching: tx), grants: device.platform.grants, frontend: device.otherDomain,
-          scatterGather: features.scatterGather, refusal: refusal),
-        receive: NetBackReceive(
-          ring: BackRing(attaching: rx), grants: device.platform.grants, frontend: device.otherDomain,
-          frontendNotifies: keys.notifiesReceivePages,
-          scatterGather: features.scatterGather && keys.takesSeveralSlots),
-        channels: channels, end: end, toldCarrier: hasCarrier, callForAttention: device.attention))
+    var connection = NetBackConnection(
+      frontend: device.otherDomain, grants: device.platform.grants, offered: offered, takes: keys.takes,
+      groups: NetBackGroups(), steering: NetBackSteering(), headroom: NetBackHeadroom(), rate: try device.own.rate(),
+      refusal: FirstFault(attention: device.attention))
+    try follow(device.other, connection)
+    let ends = try end.ends(forQueues: keys.queues.count, guestOffloads: keys.takes.offloads)
+    precondition(ends.count == keys.queues.count, "an end for each queue")
+    let isShared = ends.count > 1 && ends.allSatisfy { $0 === ends[0] }
+    let mailboxes = try Self.mailboxes(of: keys, isShared: isShared)
+    let hasCarrier = ends.allSatisfy(\.hasCarrier)
+    let tables =
+      offered.staticGrants && keys.controlRing != nil
+      ? keys.queues.map { _ in NetBackControlGrants(device.platform.grants, frontend: device.otherDomain) } : []
+    var queues: [NetBackQueue] = []
+    for (number, queue) in keys.queues.enumerated() {
+      let tx = try device.map([queue.txRingReference])
+      let rx = try device.map([queue.rxRingReference])
+      if !tables.isEmpty { connection.grants = tables[number] }
+      let source = !isShared ? NetBackSource.own : number == 0 ? .shared : .handedOver
+      let spreads = source == .shared || keys.takes.hashes
+      let isHandedOver = source == .handedOver || (keys.takes.hashes && !mailboxes.isEmpty)
+      let channels = try device.bindEventChannels(tx: queue.txEventChannel, rx: queue.rxEventChannel)
+      queues.append(
+        NetBackQueue(
+          NetBackWork(
+            transmit: NetBackTransmit(ring: BackRing(attaching: tx), connection: connection),
+            receive: NetBackReceive(ring: BackRing(attaching: rx), connection: connection), channels: channels,
+            end: ends[number], source: source, mailbox: isHandedOver ? mailboxes[number] : nil,
+            spread: spreads ? NetBackSpread(of: number, to: mailboxes, for: connection) : nil,
+            toldCarrier: ends[number].hasCarrier, callForAttention: device.attention)))
+    }
+    if let (reference, eventChannel) = keys.controlRing {
+      control = try NetBackControl(
+        device, reference, eventChannel, queueCount: queues.count, steering: connection.steering,
+        grantTables: tables)
+    }
+    (self.connection, self.queues, self.ends) = (connection, queues, ends)
     return [StoreEntry("carrier", hasCarrier)]
   }
 
+  /// Where queues hand frames over to one another: none when they never do.
+  private static func mailboxes(
+    of keys: NetFrontendKeys, isShared: Bool
+  ) throws(DeviceError) -> [NetBackMailbox] {
+    var mailboxes: [NetBackMailbox] = []
+    guard keys.queues.count > 1, isShared || keys.takes.hashes else { return mailboxes }
+    do throws(ResourceError) {
+      for _ in keys.queues { mailboxes.append(try NetBackMailbox(for: keys.takes)) }
+    } catch { throw .resource("\(error)") }
+    return mailboxes
+  }
+
   func start(_ device: XenbusDevice) throws(DeviceError) {
-    guard let queue else { return }
-    try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)") {
-      queue.fault ?? .protocolViolation("the queue stopped")
+    if let control {
+      try device.start(control, name: "\(device.type)-\(device.otherDomain.rawValue)-control") {
+        control.fault ?? .protocolViolation("the control ring stopped")
+      }
     }
+    for (number, queue) in queues.enumerated() {
+      let suffix = queues.count > 1 ? "-\(number)" : ""
+      try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)\(suffix)") {
+        queue.fault ?? .protocolViolation("the queue stopped")
+      }
+    }
+  }
+
+  /// The keys that a frontend may change at any time.
+  private func follow(_ frontend: StoreDirectory, _ connection: NetBackConnection) throws(DeviceError) {
+    let isFiltering = try frontend.flag("request-multicast-control") && offered.multicastControl
+    let headroom = try frontend.headroomByteCount()
+    (connection.groups.isFiltering, connection.headroom.byteCount) = (isFiltering, headroom)
+  }
+
+  func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {
+    if let connection { try follow(device.other, connection) }
   }
 
   /// The end's link has come or gone, or a packet was refused: its sender has been told, and whoever looks after the host
   /// should know, too.
   func attend(_ device: XenbusDevice) throws(DeviceError) {
-    if let fault = refusal?.take() {
+    if let fault = connection?.refusal.take() {
       device.warn(.protocolViolation("a packet of the frontend was answered with an error: \(fault)"))
     }
-    try device.write([StoreEntry("carrier", end.hasCarrier)])
+    if !ends.isEmpty { try device.write([StoreEntry("carrier", ends.allSatisfy(\.hasCarrier))]) }
   }
 
   func disconnect(_ device: XenbusDevice) {
-    guard let queue else { return }
-    device.stop(queue)
-    device.log.info("\(device.own.path): disconnected; \(queue.statistics); \(queue.ringDump)")
-    whenClosed(device, [queue.statistics])
-    // The last reference: the rings are unmapped and the ports closed here.
-    self.queue = nil
+    guard !queues.isEmpty else { return }
+    for queue in queues { device.stop(queue) }
+    if let control {
+      device.stop(control)
+      device.log.info("\(device.own.path): \(control)")
+    }
+    let statistics = queues.map(\.statistics)
+    for (number, queue) in queues.enumerated() {
+      device.log.info("\(device.own.path): queue \(number) disconnected; \(statistics[number]); \(queue.ringDump)")
+    }
+    whenClosed(device, statistics)
+    // The last references: the rings are unmapped and the ports closed here.
+    (queues, ends, connection, control) = ([], [], nil, nil)
   }
-}
-
-/// What a frontend publishes: the gate for these keys. Not read in a transaction, as with a disk's.
-struct NetFrontendKeys {
-  let txRingReference: GrantReference
-  let rxRingReference: GrantReference
-  let txEventChannel: EventChannelPort
-  /// Nil when one event channel serves both rings.
-  let rxEventChannel: EventChannelPort?
-  /// Whether the frontend notifies of receive requests, so that frames need not be looked after meanwhile.
-  let notifiesReceivePages: Bool
-  /// Whether the frontend takes frames of several slots.
-  let takesSeveralSlots: Bool
-  private(set) var negotiation = Negotiation()
-
-  /// - Parameter offered: what the backend has written that it can do.
-  init(from frontend: StoreDirectory, offered: NetFeatures) throws(DeviceError) {
-    guard try frontend.flag("request-rx-copy") else {
-      throw .unsupported(
-        "the frontend does not ask for copied packets (\(frontend.path(of: "request-rx-copy"))); no others are served")
-    }
-    let queues = try frontend.optionalNumber("multi-queue-num-queues", as: UInt32.self)
-    if let queues, queues != 1 {
-      throw .unsupported(
-        "the frontend wants \(queues) queues (\(frontend.path(of: "multi-queue-num-queues"))); only one is offered")
-    }
-    txRingReference = GrantReference(rawValue: try frontend.number("tx-ring-ref"))
-    rxRingReference = GrantReference(rawValue: try frontend.number("rx-ring-ref"))
-    let tx = try frontend.optionalNumber("event-channel-tx", as: UInt32.self)
-    let rx = try frontend.optionalNumber("event-channel-rx", as: UInt32.self)
-    let isSplit = tx != nil && rx != nil
-    if let tx, let rx, offered.splitEventChannels {
-      (txEventChannel, rxEventChannel) = (EventChannelPort(rawValue: tx), EventChannelPort(rawValue: rx))
-    } else {
-      txEventChannel = EventChannelPort(rawValue: try frontend.number("event-channel"))
-      rxEventChannel = nil
-    }
-    notifiesReceivePages = try frontend.flag("feature-rx-notify")
-    takesSeveralSlots = try frontend.flag("feature-sg")
-
-    negotiation.add("feature-rx-copy", frontend: true, backend: true)
-    negotiation.add(
-      "feature-rx-notify", frontend: notifiesReceivePages ? "yes" : "no", backend: "-",
-      agreed: notifiesReceivePages ? "on" : "off",
-      reason: notifiesReceivePages ? "" : "the backend looks for pages by itself while frames wait")
-    negotiation.add("feature-split-event-channels", frontend: isSplit, backend: offered.splitEventChannels)
-    negotiation.add("feature-sg", frontend: takesSeveralSlots, backend: offered.scatterGather)
-    negotiation.add(
-      "tx checksums", frontend: "not said", backend: "asked for", agreed: "whole",
-      reason: "the backend fills in those that the frontend leaves blank")
-    // Absent means that the frontend can do with blank checksums of IPv4.
-    let takesBlank = try !frontend.flag("feature-no-csum-offload")
-    negotiation.add("ipv4 checksum offload", frontend: takesBlank, backend: false)
-    for feature in Self.unusedFeatures {
-      negotiation.add(feature, frontend: try frontend.flag(feature), backend: false)
-    }
-    negotiation.add(
-      "queues", frontend: queues.map { "\($0)" } ?? "1", backend: "1", agreed: "1",
-      reason: "the backend does not offer more")
-  }
-
-  private static let unusedFeatures = [
-    "feature-ipv6-csum-offload", "feature-gso-tcpv4", "feature-gso-tcpv6", "request-multicast-control",
-  ]
 }

@@ -24,6 +24,8 @@ public struct NetBackDriver: BackendDriver {
     makeEnd = end
   }
 
+  public var watchedKeys: [String] { ["request-multicast-control", "xdp-headroom"] }
+
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
     NetBackDevice(end: try makeEnd(device), features: features, whenClosed: whenClosed)
   }

@@ -11,14 +11,12 @@ final class NetBackQueue: DataQueue, @unchecked Sendable {
   let descriptors: [CInt]
 
   init(_ work: consuming NetBackWork) {
-    descriptors = [work.channels.descriptor] + (work.end.wakeDescriptor.map { [$0] } ?? [])
+    descriptors = work.descriptors
     self.work = work
   }
 
-  /// The end's frames are no news while there is no room for them, nor is an end that will never have any.
-  func waits(for descriptor: CInt) -> Bool {
-    descriptor == work.channels.descriptor || (work.hasRoom && work.end.wakeDescriptor == descriptor)
-  }
+  /// Frames are no news while there is no room for them, nor is an end that will never have any.
+  func waits(for descriptor: CInt) -> Bool { work.waits(for: descriptor) }
 
   func poll(now: Uptime, budget: Int) -> PollOutcome {
     do throws(DeviceError) { return try work.poll(now: now, budget: budget) } catch {

@@ -15,31 +15,66 @@ struct NetBackReceive: ~Copyable {
   /// (`feature-rx-notify`).
   private static let retryNanoseconds: UInt64 = 30_000_000
 
+  /// One frame of a batch, or one segment of one, that fills requests.
+  private struct Given: BitwiseCopyable {
+    let byteCount: Int
+    let slotCount: Int
+    let copyCount: Int
+    let isSegmented: Bool
+  }
+
   private var ring: BackRing<NetIfRxRequest, NetIfRxResponse>
   private let grants: any GrantTable
   private let frontend: DomainID
-  private let frontendNotifies: Bool
+  private let takes: NetGuestAgreement
   /// Frames for the guest.
   var waiting: FrameQueue
-  /// Of the batch under way: the ids of the requests that it fills, in ring order, and their copies.
+  /// Bytes left free before each frame of the batch.
+  private var headroom = 0
+  private let headroomSetting: NetBackHeadroom
+  private let groups: NetBackGroups
+  private var groupList: [MACAddress] = []
+  private var groupListVersion = 0
+  /// Of the batch under way, in ring order: the ids of the requests that it fills, and their answers if all goes well; the
+  /// frames; and the copies.
   private var ids: [UInt16] = []
+  private var responses: [NetIfRxResponse] = []
+  private var given: [Given] = []
   private var copies: [GrantCopy] = []
   private var givenCounts = NetCounts()
+  private var dropCount: UInt64 = 0
+  /// Of the first frame that waits, when the guest does not take it whole: cut here, as far as there are requests.
+  private var segmenter: NetSegmenter?
+  private var nextSegment = 0
+  /// The headers of the batch's segments, by their places in `given`; their payload lies where the frame's does.
+  private let headers = PrivatePages(pageCount: (segmentCount * NetSegmenter.maxHeaderByteCount) / xenPageSize)
+  /// How many segments a batch has at most.
+  private static let segmentCount = 64
+  /// Frames that went to the guest to be cut; those whose checksum was filled in since it does not take blank ones; and those
+  /// of groups that it does not listen to.
+  private(set) var segmentedCount: UInt64 = 0
+  private(set) var checksumsFilled: UInt64 = 0
+  private(set) var filteredCount: UInt64 = 0
 
-  /// - Parameter scatterGather: whether the guest takes frames of several pages.
-  init(
-    ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, grants: any GrantTable, frontend: DomainID,
-    frontendNotifies: Bool, scatterGather: Bool
-  ) {
+  init(ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, connection: NetBackConnection) {
     self.ring = ring
-    self.grants = grants
-    self.frontend = frontend
-    self.frontendNotifies = frontendNotifies
-    waiting = FrameQueue(
-      capacity: Self.waitingCount, byteCapacity: Self.waitingByteCount,
-      maxFrameByteCount: scatterGather ? NetIf.maxFrameByteCount : xenPageSize)
+    grants = connection.grants
+    frontend = connection.frontend
+    takes = connection.takes
+    groups = connection.groups
+    headroomSetting = connection.headroom
+    waiting = Self.makeLine(for: connection.takes)
     ids.reserveCapacity(Self.waitingCount)
+    responses.reserveCapacity(Self.waitingCount)
+    given.reserveCapacity(Self.waitingCount)
     copies.reserveCapacity(Self.waitingCount)
+  }
+
+  /// A line for the frames of such a guest.
+  static func makeLine(for takes: NetGuestAgreement) -> FrameQueue {
+    FrameQueue(
+      capacity: waitingCount, byteCapacity: waitingByteCount,
+      maxFrameByteCount: takes.scatterGather ? NetIf.maxFrameByteCount : xenPageSize)
   }
 
   var ringStatistics: RingStatistics { ring.statistics }
@@ -48,7 +83,7 @@ struct NetBackReceive: ~Copyable {
   /// What has been done; frames that wait count as dropped when asked for at the end.
   var counts: NetCounts {
     var counts = givenCounts
-    counts.drops = waiting.dropCount + UInt64(waiting.count)
+    counts.drops = dropCount + waiting.dropCount + UInt64(waiting.count)
     return counts
   }
 
@@ -59,63 +94,223 @@ struct NetBackReceive: ~Copyable {
   /// - Returns: how many requests were taken.
   mutating func give(limit: Int) throws(DeviceError) -> Int {
     guard !waiting.isEmpty else { return 0 }
+    headroom = headroomSetting.byteCount
     var available: Int
     do throws(RingViolation) { available = Int(try ring.available()) } catch {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
     var frameCount = 0
-    while frameCount < waiting.count, ids.count < limit {
-      let frame = waiting[frameCount].bytes
-      let count = NetIf.pageCount(of: frame.count)
-      guard count <= available else { break }
-      available -= count
-      addCopies(of: frame)
-      frameCount += 1
-    }
-    guard frameCount > 0 else { return 0 }
+    while frameCount < waiting.count, ids.count < limit, add(waiting[frameCount], &available, limit) { frameCount += 1 }
+    guard frameCount > 0 || !given.isEmpty else { return 0 }
     runCopies()
-    answer(frameCount)
+    answer()
     waiting.removeFirst(frameCount)
     let taken = ids.count
     ids.removeAll(keepingCapacity: true)
+    responses.removeAll(keepingCapacity: true)
+    given.removeAll(keepingCapacity: true)
     copies.removeAll(keepingCapacity: true)
     return taken
   }
 
-  /// The caller has seen that as many requests are there.
-  private mutating func addCopies(of frame: SharedBytes) {
-    var rest = frame
-    while rest.count > 0, let request = ring.next() {
-      let page = rest.count > xenPageSize ? rest.slice(from: 0, count: xenPageSize) : rest
+  /// Puts a frame into requests, or drops it.
+  ///
+  /// - Parameters:
+  ///   - available: how many requests there are.
+  ///   - limit: how many the batch takes; a frame that is not cut may take more.
+  /// - Returns: false when they do not suffice.
+  private mutating func add(_ frame: NetworkFrame, _ available: inout Int, _ limit: Int) -> Bool {
+    if groups.isFiltering, segmenter == nil, !listens(to: frame) {
+      filteredCount &+= 1
+      return true
+    }
+    if let segmentation = frame.metadata.segmentation, !takes.offloads.contains(segmentation.kind) {
+      return addSegments(of: frame, segmentation, &available, limit)
+    }
+    let slotCount = slotCount(of: frame)
+    guard slotCount <= available else { return false }
+    guard takes.scatterGather || dataSlotCount(of: frame.bytes.count) == 1 else {
+      dropCount &+= 1
+      return true
+    }
+    var metadata = frame.metadata
+    guard finish(frame, &metadata) else {
+      givenCounts.errors &+= 1
+      return true
+    }
+    available -= slotCount
+    let copied = copies.count
+    fill(with: frame.bytes, .none, metadata)
+    given.append(
+      Given(
+        byteCount: frame.bytes.count, slotCount: slotCount, copyCount: copies.count - copied,
+        isSegmented: metadata.segmentation != nil))
+    return true
+  }
+
+  /// Puts the next segments of the first frame into requests: the same as ``add(_:_:_:)`` for each of them.
+  private mutating func addSegments(
+    of frame: NetworkFrame, _ segmentation: NetPacketMetadata.Segmentation, _ available: inout Int, _ limit: Int
+  ) -> Bool {
+    if segmenter == nil {
+      do throws(NetSegmentationFault) {
+        segmenter = try frame.withSpan { (span) throws(NetSegmentationFault) in try NetSegmenter(span, segmentation) }
+        nextSegment = 0
+      } catch {
+        givenCounts.errors &+= 1
+        return true
+      }
+    }
+    while let segmenter, nextSegment < segmenter.frameCount {
+      let byteCount = segmenter.byteCount(of: nextSegment)
+      let slotCount = dataSlotCount(of: byteCount) + (headroom > 0 ? 1 : 0)
+      guard slotCount <= available, ids.count < limit, given.count < Self.segmentCount else { return false }
+      guard takes.scatterGather || dataSlotCount(of: byteCount) == 1 else {
+        dropCount &+= 1
+        break
+      }
+      available -= slotCount
+      let copied = copies.count
+      let head = headers.bytes.slice(
+        from: given.count * NetSegmenter.maxHeaderByteCount, count: segmenter.headerByteCount)
+      frame.writeHeaders(of: nextSegment, by: segmenter, to: head)
+      let payload = segmenter.payload(of: nextSegment)
+      let body = frame.bytes.slice(from: payload.lowerBound, count: payload.count)
+      fill(with: head, body, NetPacketMetadata(checksum: .validated))
+      given.append(
+        Given(byteCount: byteCount, slotCount: slotCount, copyCount: copies.count - copied, isSegmented: false))
+      nextSegment += 1
+    }
+    segmenter = nil
+    return true
+  }
+
+  /// Whether the guest wants what is sent to this receiver, when it does not want all: broadcasts, and what is for one card,
+  /// always.
+  private mutating func listens(to frame: NetworkFrame) -> Bool {
+    let receiver = frame.withSpan { MACAddress([$0[0], $0[1], $0[2], $0[3], $0[4], $0[5]]) }
+    guard receiver.isGroup, receiver != .broadcast else { return true }
+    groups.refresh(&groupList, &groupListVersion)
+    return groupList.contains(receiver)
+  }
+
+  /// What the frame lacks, and the guest does not take so, is done.
+  ///
+  /// - Returns: false when it cannot be done.
+  private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> Bool {
+    guard metadata.checksum == .blank, metadata.segmentation == nil, !takes.offloads.takesEveryBlankChecksum else {
+      return true
+    }
+    do throws(NetHeaderFault) {
+      if try frame.fillChecksum(unlessTaken: takes.offloads) {
+        metadata.checksum = .validated
+        checksumsFilled &+= 1
+      }
+      return true
+    } catch { return false }
+  }
+
+  /// How many requests a frame takes: one for each page, behind the headroom in the first one, and one for each extra info.
+  /// Of one that is cut here, its next segment.
+  private func slotCount(of frame: NetworkFrame) -> Int {
+    let metadata = frame.metadata
+    if let segmentation = metadata.segmentation, !takes.offloads.contains(segmentation.kind) {
+      return dataSlotCount(of: segmenter?.byteCount(of: nextSegment) ?? 1) + (headroom > 0 ? 1 : 0)
+    }
+    return dataSlotCount(of: frame.bytes.count) + (metadata.segmentation == nil ? 0 : 1)
+      + (takes.hashes && metadata.hash != nil ? 1 : 0) + (headroom > 0 ? 1 : 0)
+  }
+
+  private func dataSlotCount(of byteCount: Int) -> Int { NetIf.pageCount(of: headroom + byteCount) }
+
+  /// The caller has seen that as many requests are there as the frame takes (io/netif.h, "Guest receive": the extra infos
+  /// come behind the first fragment; each takes a request, whose page is not used).
+  ///
+  /// - Parameters:
+  ///   - head: the frame, or its headers.
+  ///   - body: what follows where these are all that `head` has.
+  private mutating func fill(with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata) {
+    let flags = NetIf.RxFlag.flags(for: metadata.checksum)
+    let hash = takes.hashes ? metadata.hash : nil
+    let extraInfoCount = (metadata.segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
+    var rest = (head: head, body: body)
+    fillPage(with: &rest, from: headroom, flags: extraInfoCount > 0 ? flags | NetIf.RxFlag.extraInfo : flags)
+    if extraInfoCount > 0 {
+      var following = extraInfoCount
+      // In the order of their types.
+      if let segmentation = metadata.segmentation {
+        let payload = segmentation.payloadByteCount
+        fillSlot(with: .segmentation(segmentation.kind, payloadByteCount: payload), &following)
+      }
+      if let hash { fillSlot(with: .hash(hash.kind, value: hash.value), &following) }
+      if headroom > 0 { fillSlot(with: .headroom(byteCount: UInt16(headroom)), &following) }
+    }
+    while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
+  }
+
+  private mutating func fillPage(
+    with rest: inout (head: SharedBytes, body: SharedBytes), from offset: Int, flags: UInt16
+  ) {
+    guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
+    var end = offset
+    while end < xenPageSize, rest.head.count > 0 {
+      let count = min(rest.head.count, xenPageSize - end)
       copies.append(
         GrantCopy(
-          .toGrant, local: page, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
-      ids.append(request.id)
-      rest = rest.count > page.count ? rest.slice(from: page.count, count: rest.count - page.count) : .none
+          .toGrant, local: rest.head.slice(from: 0, count: count), reference: GrantReference(rawValue: request.gref),
+          of: frontend, offset: UInt16(end)))
+      end += count
+      if count < rest.head.count {
+        rest.head = rest.head.slice(from: count, count: rest.head.count - count)
+      } else {
+        rest = (rest.body, .none)
+      }
     }
+    ids.append(request.id)
+    responses.append(
+      NetIfRxResponse(
+        id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
+        status: Int16(end - offset)))
+  }
+
+  /// - Parameter following: how many extra infos there are from this one on.
+  private mutating func fillSlot(with info: NetExtraInfo, _ following: inout Int) {
+    guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
+    following -= 1
+    ids.append(request.id)
+    responses.append(NetIfExtraInfo(info, hasMore: following > 0).receiveSlot)
   }
 
   private mutating func runCopies() {
+    guard !copies.isEmpty else { return }
     let grants = grants
     var span = copies.mutableSpan
     grants.copy(&span)
   }
 
-  /// The responses of the first frames; when one page of a frame could not be reached, each of its is an error.
-  private mutating func answer(_ frameCount: Int) {
+  /// The responses of the batch; when one page of a frame could not be reached, each slot of it is an error.
+  private mutating func answer() {
     let okay = GrantStatus.okay
-    var next = 0
-    for frame in 0..<frameCount {
-      let byteCount = waiting.byteCount(at: frame)
-      let end = next + NetIf.pageCount(of: byteCount)
+    var (slot, copy) = (0, 0)
+    for frame in given {
       var succeeded = true
-      for index in next..<end where copies[index].status != okay { succeeded = false }
-      if succeeded { givenCounts.count(packetOf: byteCount) } else { givenCounts.errors &+= 1 }
-      while next < end {
-        let status = succeeded ? Int16(copies[next].count) : NetIf.Status.error
-        let flags = next + 1 < end ? NetIf.RxFlag.moreData : 0
-        ring.put(NetIfRxResponse(id: ids[next], flags: flags, status: status))
-        next += 1
+      for index in copy..<copy + frame.copyCount where copies[index].status != okay { succeeded = false }
+      copy += frame.copyCount
+      let end = slot + frame.slotCount
+      if succeeded {
+        givenCounts.count(packetOf: frame.byteCount)
+        if frame.isSegmented { segmentedCount &+= 1 }
+        while slot < end {
+          ring.put(responses[slot])
+          slot += 1
+        }
+      } else {
+        givenCounts.errors &+= 1
+        while slot < end {
+          let flags = slot + 1 < end ? NetIf.RxFlag.moreData : 0
+          ring.put(NetIfRxResponse(id: ids[slot], flags: flags, status: NetIf.Status.error))
+          slot += 1
+        }
       }
     }
   }
@@ -123,12 +318,11 @@ struct NetBackReceive: ~Copyable {
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
   /// Drops what has waited for too long.
-  ///
-  /// - Returns: whether there was any.
-  mutating func dropExpired(now: Uptime) -> Bool {
-    guard let arrival = waiting.firstArrival, now >= Self.expiry(of: arrival) else { return false }
+  mutating func dropExpired(now: Uptime) {
+    guard let arrival = waiting.firstArrival, now >= Self.expiry(of: arrival) else { return }
     waiting.drop(arrivedBy: Uptime(nanoseconds: now.nanoseconds - Self.drainNanoseconds))
-    return true
+    // Its frame was the first.
+    segmenter = nil
   }
 
   private static func expiry(of arrival: Uptime) -> Uptime {
@@ -140,7 +334,7 @@ struct NetBackReceive: ~Copyable {
   mutating func hasMore() throws(DeviceError) -> Bool {
     guard !waiting.isEmpty else { return false }
     do throws(RingViolation) {
-      return try ring.wake(after: UInt32(NetIf.pageCount(of: waiting.byteCount(at: 0))))
+      return try ring.wake(after: UInt32(slotCount(of: waiting[0])))
     } catch {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
@@ -150,7 +344,22 @@ struct NetBackReceive: ~Copyable {
   func nextLook(after now: Uptime) -> Uptime? {
     waiting.firstArrival.map { arrival in
       let retry = Uptime(nanoseconds: now.nanoseconds + Self.retryNanoseconds)
-      return frontendNotifies ? Self.expiry(of: arrival) : min(retry, Self.expiry(of: arrival))
+      return takes.notifies ? Self.expiry(of: arrival) : min(retry, Self.expiry(of: arrival))
     }
   }
+}
+
+extension NetIf.RxFlag {
+  /// Of the first slot of a frame. A blank checksum is a sign that nothing could change a bit on its way, too.
+  fileprivate static func flags(for checksum: NetPacketMetadata.Checksum) -> UInt16 {
+    switch checksum {
+    case .present: 0
+    case .validated: dataValidated
+    case .blank: checksumBlank | dataValidated
+    }
+  }
+}
+
+extension MACAddress {
+  fileprivate static let broadcast = MACAddress(InlineArray(repeating: 0xFF))
 }

@@ -9,17 +9,22 @@ struct NetBackTransmit: ~Copyable {
   /// How many slots one batch takes at most.
   static let batchCount = 64
 
+  /// All slots of a packet, in the order of the ring: each answer goes into the slot of its request.
   private struct Packet: BitwiseCopyable {
-    /// Where its bytes lie, in one piece.
-    let offset: Int
-    let byteCount: Int
-    /// Its first slot's; the others' are in `ids`, one for each further fragment.
+    /// What becomes of it.
+    enum Fate: BitwiseCopyable { case delivered, refused, answered }
+
+    var fate = Fate.delivered
+    /// Where its bytes lie, in one piece, so that its headers do (XSA-423).
+    var offset = 0
+    var byteCount = 0
+    /// Its first slot's; then come the extra infos, and then the others, whose ids are in `otherIDs`.
     let id: UInt16
+    let extraInfoCount: Int
     let otherIDCount: Int
     /// One for each fragment that has bytes.
-    let copyCount: Int
-    /// Whether the end would see a frame without its checksum.
-    let isChecksumBlank: Bool
+    var copyCount = 0
+    var metadata = NetPacketMetadata()
   }
 
   private var ring: BackRing<NetIfTxRequest, NetIfTxResponse>
@@ -37,19 +42,30 @@ struct NetBackTransmit: ~Copyable {
   private var frames: [NetworkFrame] = []
   private(set) var counts = NetCounts()
   private(set) var checksumsFilled: UInt64 = 0
+  /// Packets that were to be cut, and those of them whose checksum was not said to be blank.
+  private(set) var segmentedCount: UInt64 = 0
+  private(set) var checksumFixups: UInt64 = 0
+  /// What the end takes unfinished.
+  private let offloads: NetOffloads
+  private let groups: NetBackGroups
+  /// Nil when the guest may send as much as it likes.
+  private var credit: NetBackCredit?
   private let refusal: FirstFault<NetTxPacketFault>
 
-  init(
-    ring: consuming BackRing<NetIfTxRequest, NetIfTxResponse>, grants: any GrantTable, frontend: DomainID,
-    scatterGather: Bool, refusal: FirstFault<NetTxPacketFault>
-  ) {
+  init(ring: consuming BackRing<NetIfTxRequest, NetIfTxResponse>, connection: NetBackConnection) {
     self.ring = ring
-    self.grants = grants
-    self.frontend = frontend
-    self.refusal = refusal
-    assembly = NetTxAssembly(scatterGather: scatterGather)
+    grants = connection.grants
+    frontend = connection.frontend
+    refusal = connection.refusal
+    offloads = connection.offered.offloads
+    groups = connection.groups
+    credit = connection.rate.map { NetBackCredit($0) }
+    assembly = NetTxAssembly(
+      NetTxAgreement(
+        scatterGather: connection.offered.scatterGather, offloads: connection.offered.offloads,
+        multicastControl: connection.offered.multicastControl, hashes: connection.takes.hashes))
     buffer = pages.bytes
-    let slotCount = Self.batchCount + NetIf.maxFragmentCount
+    let slotCount = Self.batchCount + NetIf.fatalFragmentCount
     packets.reserveCapacity(Self.batchCount)
     frames.reserveCapacity(Self.batchCount)
     otherIDs.reserveCapacity(slotCount)
@@ -59,23 +75,26 @@ struct NetBackTransmit: ~Copyable {
   var ringStatistics: RingStatistics { ring.statistics }
   var ringDump: String { ring.dump() }
 
-  /// Slots to validated packets and their copies; what does not pass is answered at once. A packet whose slots have not
-  /// all arrived waits for the rest.
+  /// Slots to validated packets and their copies. A packet whose slots have not all arrived waits for the rest.
   ///
-  /// - Parameter limit: of slots, at most ``batchCount``.
+  /// - Parameters:
+  ///   - limit: of slots, at most ``batchCount``.
+  ///   - now: when; by which credit is given.
   /// - Returns: how many slots there were.
-  mutating func take(limit: Int) throws(DeviceError) -> Int {
+  mutating func take(limit: Int, now: Uptime) throws(DeviceError) -> Int {
     do throws(RingViolation) { _ = try ring.available() } catch {
       throw .protocolViolation("\(NetRingViolation(.tx, error))")
     }
+    credit?.refill(at: now)
     var taken = 0
-    while taken < limit, let raw = ring.next() {
+    while taken < limit, credit?.isUsedUp != true, let raw = ring.next() {
       taken += 1
       do throws(NetTxViolation) {
         switch try assembly.take(raw) {
         case .incomplete: break
         case .packet: addPacket()
-        case .refused(let fault): refuse(fault)
+        case .word(let info): addAnswer(refusing: groups.follow(info))
+        case .refused(let fault): addAnswer(refusing: fault)
         }
       } catch { throw .protocolViolation("\(error)") }
     }
@@ -84,21 +103,32 @@ struct NetBackTransmit: ~Copyable {
 
   private mutating func addPacket() {
     let copied = copies.count
+    var packet = newPacket()
     var end = bufferByteCount
     addCopy(of: assembly.first, to: &end)
-    if assembly.fragmentCount > 1 {
-      for fragment in assembly.others {
-        otherIDs.append(fragment.id)
-        addCopy(of: fragment, to: &end)
-      }
-    }
-    packets.append(
-      Packet(
-        offset: bufferByteCount, byteCount: end - bufferByteCount, id: assembly.first.id,
-        otherIDCount: assembly.fragmentCount - 1, copyCount: copies.count - copied,
-        isChecksumBlank: assembly.isChecksumBlank))
+    if assembly.fragmentCount > 1 { for fragment in assembly.others { addCopy(of: fragment, to: &end) } }
+    (packet.offset, packet.byteCount) = (bufferByteCount, end - bufferByteCount)
+    (packet.copyCount, packet.metadata) = (copies.count - copied, assembly.metadata)
+    packets.append(packet)
+    credit?.use(packet.byteCount)
+    if assembly.isChecksumFixedUp { checksumFixups &+= 1 }
     // The next one begins at a cache line; a page holds whole ones.
     bufferByteCount = (end + 63) & ~63
+  }
+
+  /// Of what is in the assembly, with nothing to copy.
+  private mutating func newPacket() -> Packet {
+    if assembly.fragmentCount > 1 { for fragment in assembly.others { otherIDs.append(fragment.id) } }
+    return Packet(
+      id: assembly.first.id, extraInfoCount: assembly.extraInfoCount, otherIDCount: assembly.fragmentCount - 1)
+  }
+
+  /// What is in the assembly is only answered: with an error where there is a fault.
+  private mutating func addAnswer(refusing fault: NetTxPacketFault?) {
+    var packet = newPacket()
+    packet.fate = fault == nil ? .answered : .refused
+    packets.append(packet)
+    if let fault { countRefused(for: fault) }
   }
 
   /// A fragment without bytes needs none, and is answered as the others are.
@@ -112,20 +142,10 @@ struct NetBackTransmit: ~Copyable {
     end += byteCount
   }
 
-  /// All slots of the packet that the assembly holds are answered with an error, but for its extra infos.
-  private mutating func refuse(_ fault: NetTxPacketFault) {
-    countRefused(for: fault)
-    answer(assembly.first.id, NetIf.Status.error)
-    if assembly.fragmentCount > 1 { for fragment in assembly.others { answer(fragment.id, NetIf.Status.error) } }
-    for _ in 0..<assembly.extraInfoCount { answer(0, NetIf.Status.null) }
-  }
-
   private mutating func countRefused(for fault: NetTxPacketFault) {
     counts.errors &+= 1
     refusal.tell(fault)
   }
-
-  private mutating func answer(_ id: UInt16, _ status: Int16) { ring.put(NetIfTxResponse(id: id, status: status)) }
 
   /// The batch's bytes are copied in, its slots answered, and its frames handed to the end.
   mutating func deliver(to end: any NetworkEnd, answering guest: inout FrameQueue) {
@@ -140,20 +160,17 @@ struct NetBackTransmit: ~Copyable {
         if status != okay { fault = fault ?? .unreadable(copies[nextCopy].reference, status) }
         nextCopy += 1
       }
-      if packet.isChecksumBlank, fault == nil { fault = fillChecksum(of: packet) }
+      var metadata = packet.metadata
+      let bytes = buffer.slice(from: packet.offset, count: packet.byteCount)
+      if metadata.checksum == .blank, fault == nil { fault = finish(NetworkFrame(bytes), &metadata) }
       // From here on the frame is ours, whatever becomes of it.
-      let status = fault == nil ? NetIf.Status.okay : NetIf.Status.error
-      answer(packet.id, status)
-      for _ in 0..<packet.otherIDCount {
-        answer(otherIDs[nextID], status)
-        nextID += 1
-      }
-      if let fault {
-        countRefused(for: fault)
-      } else {
-        counts.count(packetOf: packet.byteCount)
-        frames.append(NetworkFrame(buffer.slice(from: packet.offset, count: packet.byteCount)))
-      }
+      let isRefused = fault != nil || packet.fate == .refused
+      answer(packet, isRefused ? NetIf.Status.error : NetIf.Status.okay, &nextID)
+      if let fault { countRefused(for: fault) }
+      guard !isRefused, packet.fate == .delivered else { continue }
+      counts.count(packetOf: packet.byteCount)
+      if metadata.segmentation != nil { segmentedCount &+= 1 }
+      frames.append(NetworkFrame(bytes, metadata))
     }
     packets.removeAll(keepingCapacity: true)
     if !otherIDs.isEmpty { otherIDs.removeAll(keepingCapacity: true) }
@@ -168,15 +185,28 @@ struct NetBackTransmit: ~Copyable {
     swap(&batch, &frames)
   }
 
-  /// - Returns: why it has none.
-  private mutating func fillChecksum(of packet: Packet) -> NetTxPacketFault? {
-    let bytes = buffer.slice(from: packet.offset, count: packet.byteCount)
-    let start = unsafe bytes.baseAddress.assumingMemoryBound(to: UInt8.self)
-    // Safe: these are bytes of our own pages, no peer can change them, and the end has not seen them yet.
-    var frame = unsafe MutableSpan(_unsafeStart: start, count: bytes.count)
+  private mutating func answer(_ packet: Packet, _ status: Int16, _ nextID: inout Int) {
+    ring.put(NetIfTxResponse(id: packet.id, status: status))
+    for _ in 0..<packet.extraInfoCount { ring.put(NetIfTxResponse(id: 0, status: NetIf.Status.null)) }
+    for _ in 0..<packet.otherIDCount {
+      ring.put(NetIfTxResponse(id: otherIDs[nextID], status: status))
+      nextID += 1
+    }
+  }
+
+  /// A frame whose checksum is blank: what the end does not take so is filled in, and what it takes is what it is said to be.
+  ///
+  /// - Returns: why that is not so; then it goes nowhere.
+  private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> NetTxPacketFault? {
     do throws(NetHeaderFault) {
-      try NetHeaders(parsing: frame.span).fillChecksum(in: &frame)
-      checksumsFilled &+= 1
+      if let segmentation = metadata.segmentation {
+        // Only such have passed the assembly as are taken.
+        return try frame.suits(segmentation.kind) ? nil : .otherPacket(segmentation.kind)
+      }
+      if try frame.fillChecksum(unlessTaken: offloads) {
+        metadata.checksum = .validated
+        checksumsFilled &+= 1
+      }
       return nil
     } catch { return .checksum(error) }
   }
@@ -189,8 +219,12 @@ struct NetBackTransmit: ~Copyable {
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
-  /// Looks for the last time before sleeping, and asks for an event at the next slot.
+  /// When there is credit again; nil while there is some, or no limit.
+  var creditComes: Uptime? { credit.flatMap(\.comes) }
+
+  /// Looks for the last time before sleeping, and asks for an event at the next slot. Without credit slots are no news.
   mutating func hasMore() throws(DeviceError) -> Bool {
+    guard credit?.isUsedUp != true else { return false }
     do throws(RingViolation) { return try ring.finalCheck() } catch {
       throw .protocolViolation("\(NetRingViolation(.tx, error))")
     }

@@ -8,9 +8,12 @@ struct NetFrontEvents {
   /// Of each queue: of the ring for what is sent, and of the other one; the same where one channel serves both.
   private(set) var tx: [EventChannelPort] = []
   private(set) var rx: [EventChannelPort] = []
+  /// Of the control ring, where there is one.
+  private var control: EventChannelPort?
   /// A bit for each queue's whose event has been taken and whose work is not finished: there are 64 queues at most.
   private var maskedTx: UInt64 = 0
   private var maskedRx: UInt64 = 0
+  private var isControlMasked = false
 
   /// - Parameter isSplit: whether each ring of a queue has a channel of its own.
   init(_ device: XenbusDevice, isSplit: Bool) throws(DeviceError) {
@@ -30,6 +33,15 @@ struct NetFrontEvents {
     } catch { throw .eventChannel(error) }
   }
 
+  /// A channel for the control ring, which the backend may bind to.
+  mutating func addControl() throws(DeviceError) -> EventChannelPort {
+    do throws(EventChannelError) {
+      let port = try handle.allocateUnbound(for: otherDomain)
+      control = port
+      return port
+    } catch { throw .eventChannel(error) }
+  }
+
   /// Readable when an event has come.
   var descriptor: CInt { handle.descriptor }
 
@@ -38,6 +50,9 @@ struct NetFrontEvents {
 
   /// Wakes the backend's queue of this number for the pages that it may fill.
   func notifyRx(_ number: Int) { handle.notify(rx[number]) }
+
+  /// Wakes whoever serves the control ring.
+  func notifyControl() { if let control { handle.notify(control) } }
 
   /// Wakes every queue of the backend's for everything.
   func notifyAll() {
@@ -52,6 +67,8 @@ struct NetFrontEvents {
         maskedTx |= 1 << UInt64(number)
       } else if let number = rx.firstIndex(of: port) {
         maskedRx |= 1 << UInt64(number)
+      } else if port == control {
+        isControlMasked = true
       }
     }
   }
@@ -59,6 +76,7 @@ struct NetFrontEvents {
   /// No other event can come then, and asking would be a system call for nothing.
   private var isAllMasked: Bool {
     maskedTx.nonzeroBitCount == tx.count && (!isSplit || maskedRx.nonzeroBitCount == rx.count)
+      && (control == nil || isControlMasked)
   }
 
   /// The work that the events asked for is done: lets the next ones in.
@@ -70,6 +88,10 @@ struct NetFrontEvents {
     while maskedRx != 0 {
       handle.unmask(rx[maskedRx.trailingZeroBitCount])
       maskedRx &= maskedRx - 1
+    }
+    if let control, isControlMasked {
+      isControlMasked = false
+      handle.unmask(control)
     }
   }
 

@@ -1,7 +1,7 @@
 import NetIf
 import XenRing
 
-/// A connection's queues: two rings each, and the event channels of all.
+/// A connection's queues: two rings each, the event channels of all, and the control ring where there is one.
 ///
 /// The two directions are stored apart, so that a frame that was received may be answered before the next one is looked
 /// at. Each of them is accessed once a frame sent, and once a poll.
@@ -9,6 +9,7 @@ final class NetFrontQueues {
   private var transmits: OwnedArray<NetFrontTransmit>
   private var receives: OwnedArray<NetFrontReceive>
   private var events: NetFrontEvents
+  private let control: NetFrontControl?
   let count: Int
   /// The longest frame that each has pages for, in bytes.
   let maxByteCount: Int
@@ -16,7 +17,7 @@ final class NetFrontQueues {
   /// - Parameter events: channels for each queue.
   init(
     transmits: consuming OwnedArray<NetFrontTransmit>, receives: consuming OwnedArray<NetFrontReceive>,
-    events: NetFrontEvents
+    events: NetFrontEvents, control: NetFrontControl?
   ) {
     count = transmits.count
     precondition(count > 0 && receives.count == count && events.tx.count == count, "each queue has both its parts")
@@ -26,6 +27,7 @@ final class NetFrontQueues {
     self.transmits = transmits
     self.receives = receives
     self.events = events
+    self.control = control
   }
 
   /// Shows the backend the pages that it may fill. It is not notified: nobody listens yet.
@@ -39,8 +41,47 @@ final class NetFrontQueues {
 
   /// The caller has checked the frame's length.
   func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
-    try transmits[number(for: frame)].put(frame, form)
+    // Each flow always the same, so that its order stays.
+    try transmits[NetFlow.queue(for: frame, of: count)].put(frame, form)
   }
+
+  /// Cuts a frame, and puts all of its segments or none.
+  ///
+  /// - Parameters:
+  ///   - scratch: as long as the frame at least; each segment is made there, and copied once more.
+  ///   - limit: how long a segment may be.
+  func put(
+    _ packet: Span<UInt8>, _ segmentation: NetPacketMetadata.Segmentation, by scratch: inout [UInt8],
+    limit: Int
+  ) throws(NetFrontError) {
+    let segmenter: NetSegmenter
+    do throws(NetSegmentationFault) { segmenter = try NetSegmenter(packet, segmentation) } catch {
+      throw .unsegmentable(error)
+    }
+    let queue = NetFlow.queue(for: packet, of: count)
+    // The first one is as long as any.
+    let (frameCount, byteCount) = (segmenter.frameCount, segmenter.byteCount(of: 0))
+    guard byteCount <= limit else { throw .tooLong(byteCount: byteCount, limit: limit) }
+    let capacity = transmits[queue].capacity(for: byteCount)
+    guard frameCount <= capacity else { throw .tooManySegments(count: frameCount, limit: capacity) }
+    guard transmits[queue].hasRoom(forFrames: frameCount, of: byteCount) else { throw .busy }
+    for index in 0..<frameCount {
+      var bytes = scratch.mutableSpan
+      segmenter.write(index, of: packet, to: &bytes)
+      try transmits[queue].put(scratch.span.extracting(..<segmenter.byteCount(of: index)), NetFrontTxForm())
+    }
+  }
+
+  /// Says something of a group, if there is room.
+  func put(_ change: NetFrontMulticast.Change) -> Bool { transmits[0].put(change) }
+
+  /// The next answer to what was said of a group; nil when there is none.
+  func nextMulticastResult() -> (change: NetFrontMulticast.Change, result: NetTxResult)? {
+    transmits[0].nextMulticastResult()
+  }
+
+  /// From now on there may be room before frames that arrive.
+  func takeHeadroom() { for index in 0..<count { receives[index].takeHeadroom() } }
 
   func push() {
     for index in 0..<count where transmits[index].pushAndCheckNotify() { events.notifyTx(index) }
@@ -58,6 +99,40 @@ final class NetFrontQueues {
     }
     events.rearm()
     return received
+  }
+
+  /// Asks the backend for hashing.
+  ///
+  /// - Returns: false without a control ring.
+  func ask(for hashing: NetHashConfiguration) -> Bool {
+    guard let control else { return false }
+    if control.begin(hashing) { events.notifyControl() }
+    return true
+  }
+
+  /// Has the backend map the pages of all queues, where there is a control ring and it does that.
+  func askForMapping() {
+    guard let control else { return }
+    let lists = (0..<count).map { number in
+      transmits[number].pageReferences.map { NetIfGrantMapping(gref: $0, flags: NetIfGrantMapping.readOnlyFlag) }
+        + receives[number].pageReferences.map { NetIfGrantMapping(gref: $0) }
+    }
+    if control.begin(mapping: lists) { events.notifyControl() }
+  }
+
+  /// How many pages the backend has mapped.
+  var mappedGrantCount: Int { control?.mappedGrantCount ?? 0 }
+
+  /// Whether the backend is being asked for something.
+  var awaitsControl: Bool { control?.isAsking ?? false }
+
+  /// Goes on with what the backend has answered.
+  ///
+  /// - Returns: what came of the hashing that it was asked for; nil as long as that is not known.
+  func pollControl() throws(DeviceError) -> Result<NetHashConfiguration, NetHashFault>? {
+    guard let progress = try control?.poll() else { return nil }
+    if progress.notifies { events.notifyControl() }
+    return progress.result
   }
 
   /// Counts what the backend has answered so far, before the rest counts as dropped. At the end of a connection it does
@@ -92,10 +167,5 @@ final class NetFrontQueues {
     statistics.txRing = transmits[number].ringStatistics
     statistics.rxRing = receives[number].ringStatistics
     return statistics
-  }
-
-  /// Which queue a frame takes: each flow always the same, so that its order stays.
-  private func number(for frame: Span<UInt8>) -> Int {
-    count == 1 ? 0 : Int(NetFrontFlow.hash(of: frame) % UInt32(count))
   }
 }

@@ -17,11 +17,13 @@ struct NetFrontRings: ~Copyable {
   private let receives: OwnedArray<NetFrontReceive>
   private let references: [(tx: GrantReference, rx: GrantReference)]
   private let events: NetFrontEvents
+  private let control: NetFrontControl?
   private let txPageCount: Int
   private let rxPageCount: Int
   /// Why there are fewer queues, or fewer pages, than the two ends would have had.
   private let queueShortage: String
   private let pageShortage: String
+  private let controlShortage: String
 
   /// - Parameters:
   ///   - maxFrameByteCount: of what is sent as one packet.
@@ -60,6 +62,18 @@ struct NetFrontRings: ~Copyable {
       }
     }
     for _ in 0..<transmits.count { try events.add() }
+    var controlShortage = ""
+    var control: NetFrontControl?
+    if features.controlRing, offered.hasControlRing {
+      do throws(DeviceError) {
+        control = try NetFrontControl(device, &events, staticGrants: features.staticGrants)
+      } catch {
+        // Queues come first.
+        guard case .grant(.exhausted(_, let advice)) = error else { throw error }
+        controlShortage = advice
+      }
+    }
+    (self.control, self.controlShortage) = (control, controlShortage)
     (self.features, maxQueueCount, self.references) = (features, offered.maxQueueCount, references)
     self.events = events
     (txPageCount, rxPageCount) = (max(pageCount, txMinimum), max(pageCount, rxMinimum))
@@ -98,7 +112,7 @@ struct NetFrontRings: ~Copyable {
       entries += [StoreEntry("\(prefix)tx-ring-ref", tx.rawValue), StoreEntry("\(prefix)rx-ring-ref", rx.rawValue)]
       entries += events.entries(number, prefix: prefix)
     }
-    return entries
+    return entries + (control?.entries ?? [])
   }
 
   /// What an earlier life with other rings has left: a backend would take it for ours. Linux's goes by the two event
@@ -106,7 +120,7 @@ struct NetFrontRings: ~Copyable {
   static func staleEntries(_ own: StoreDirectory) throws(DeviceError) -> [StoreEntry] {
     try own.children().filter { name in
       name.hasPrefix("queue-") || name.hasPrefix("event-channel")
-        || ["tx-ring-ref", "rx-ring-ref", "multi-queue-num-queues"].contains(name)
+        || ["tx-ring-ref", "rx-ring-ref", "ctrl-ring-ref", "multi-queue-num-queues"].contains(name)
     }.map { StoreEntry(absent: $0) }
   }
 
@@ -118,6 +132,11 @@ struct NetFrontRings: ~Copyable {
     negotiation.add(
       "queues", frontend: "\(ours)", backend: "\(theirs)", agreed: "\(references.count)",
       reason: queueShortage.isEmpty ? reason : "no more pages can be shared: \(queueShortage)")
+    if !controlShortage.isEmpty {
+      negotiation.add(
+        "control ring", frontend: "yes", backend: "yes", agreed: "off",
+        reason: "no more pages can be shared: \(controlShortage)")
+    }
     for (name, count) in [("tx pages", txPageCount), ("rx pages", rxPageCount)] {
       negotiation.add(
         name, frontend: "\(Self.entryCount)", backend: "-", agreed: "\(count)",
@@ -126,6 +145,6 @@ struct NetFrontRings: ~Copyable {
   }
 
   consuming func makeQueues() -> NetFrontQueues {
-    NetFrontQueues(transmits: transmits, receives: receives, events: events)
+    NetFrontQueues(transmits: transmits, receives: receives, events: events, control: control)
   }
 }

@@ -125,14 +125,23 @@ public struct NetHeaders: Hashable, Sendable {
 
   /// Writes the TCP or UDP checksum of the frame that these were found in, whatever stood there.
   public func fillChecksum(in frame: inout MutableSpan<UInt8>) {
-    let value = checksum(of: frame.span)
-    (frame[checksumOffset], frame[checksumOffset + 1]) = (UInt8(value >> 8), UInt8(value & 0xFF))
+    frame.write(checksum(of: frame.span), at: checksumOffset)
+  }
+
+  /// The same for the headers of a segment of its packet, whose payload lies elsewhere.
+  func fillChecksum(in frame: inout MutableSpan<UInt8>, payload: Span<UInt8>) {
+    var checksum = pseudoHeader(of: frame.span, byteCount: payloadOffset - transportOffset + payload.count)
+    checksum.add(frame.span.extracting(transportOffset..<checksumOffset))
+    // An even number: TCP's headers are whole words.
+    checksum.add(frame.span.extracting(checksumOffset + 2..<payloadOffset))
+    checksum.add(payload)
+    frame.write(checksum.value, at: checksumOffset)
   }
 
   /// The TCP or UDP checksum of the frame that these were found in, whatever stands in its field (RFC 9293, section 3.1;
   /// RFC 768; RFC 8200, section 8.1).
   public func checksum(of frame: Span<UInt8>) -> UInt16 {
-    var checksum = pseudoHeader(of: frame)
+    var checksum = pseudoHeader(of: frame, byteCount: end - transportOffset)
     checksum.add(frame.extracting(transportOffset..<checksumOffset))
     checksum.add(frame.extracting(checksumOffset + 2..<end))
     // Zero in UDP's place means that there is none.
@@ -141,15 +150,17 @@ public struct NetHeaders: Hashable, Sendable {
 
   /// What the field holds when the rest is left to whoever sends the frame over a wire: the sum of the pseudo-header. Linux
   /// counts on it.
-  public func blankChecksum(of frame: Span<UInt8>) -> UInt16 { ~pseudoHeader(of: frame).value }
+  public func blankChecksum(of frame: Span<UInt8>) -> UInt16 {
+    ~pseudoHeader(of: frame, byteCount: end - transportOffset).value
+  }
 
-  /// Both addresses, the protocol, and the length, which has 16 bits as all of the frame.
-  private func pseudoHeader(of frame: Span<UInt8>) -> InternetChecksum {
+  /// Both addresses, the protocol, and the length, which has 16 bits as all of the packet.
+  private func pseudoHeader(of frame: Span<UInt8>, byteCount: Int) -> InternetChecksum {
     var checksum = InternetChecksum()
     let addresses = network == .ipv4 ? networkOffset + 12..<networkOffset + 20 : networkOffset + 8..<networkOffset + 40
     checksum.add(frame.extracting(addresses))
     checksum.add(UInt16(transport.rawValue))
-    checksum.add(UInt16(end - transportOffset))
+    checksum.add(UInt16(byteCount))
     return checksum
   }
 }
@@ -203,5 +214,28 @@ extension Span<UInt8> {
   /// Two bytes, the first one highest.
   fileprivate func word(at offset: Int, of header: NetHeaderFault.Header) throws(NetHeaderFault) -> UInt16 {
     UInt16(try byte(at: offset, of: header)) << 8 | UInt16(try byte(at: offset + 1, of: header))
+  }
+}
+
+extension MutableSpan<UInt8> {
+  /// Two bytes, the first one highest.
+  func word(at offset: Int) -> UInt16 { UInt16(self[offset]) << 8 | UInt16(self[offset + 1]) }
+
+  mutating func write(_ word: UInt16, at offset: Int) {
+    self[offset] = UInt8(truncatingIfNeeded: word >> 8)
+    self[offset + 1] = UInt8(truncatingIfNeeded: word)
+  }
+
+  /// Copies all of `source` to where `offset` says; our own numbers.
+  mutating func copy(_ source: Span<UInt8>, to offset: Int) {
+    precondition(offset >= 0 && offset <= count && source.count <= count - offset, "source too long")
+    // Safe: it lies within, as just seen, and memory that is lent for change is lent to nobody else.
+    unsafe withUnsafeMutableBytes { to in
+      unsafe source.withUnsafeBytes { from in
+        if let start = from.baseAddress, let to = to.baseAddress {
+          unsafe (to + offset).copyMemory(from: start, byteCount: from.count)
+        }
+      }
+    }
   }
 }

@@ -34,9 +34,17 @@ public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
   public var rx = NetCounts()
   /// Packets that the frontend left a checksum of blank, and the backend filled in.
   public var txChecksumsFilled: UInt64 = 0
+  /// Frames that their end left a checksum of blank, and the backend filled in, since the frontend does not take them so.
+  public var rxChecksumsFilled: UInt64 = 0
+  /// Of the packets, those that crossed the ring to be cut into segments (GSO).
+  public var txSegmented: UInt64 = 0
+  public var rxSegmented: UInt64 = 0
   /// Frames that came to the frontend to be cut into segments without a blank checksum, and were given one (Linux's
-  /// counter of that name). Zero as long as no segments are offered.
+  /// counter of that name); and such that came to the backend.
   public var rxGSOChecksumFixups: UInt64 = 0
+  public var txGSOChecksumFixups: UInt64 = 0
+  /// Frames that the backend kept back, since they were for groups that the frontend does not listen to.
+  public var rxFiltered: UInt64 = 0
   public var txRing = RingStatistics()
   public var rxRing = RingStatistics()
 
@@ -45,7 +53,9 @@ public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
   /// One line.
   public var description: String {
     "tx: \(tx); rx: \(rx); rx_gso_checksum_fixup \(rxGSOChecksumFixups); "
-      + "tx_checksums_filled \(txChecksumsFilled); notified \(txRing.notificationsSent) and "
+      + "tx_checksums_filled \(txChecksumsFilled); rx_checksums_filled \(rxChecksumsFilled); "
+      + "tx_gso_checksum_fixup \(txGSOChecksumFixups); segmented \(txSegmented) and \(rxSegmented); "
+      + "filtered \(rxFiltered); notified \(txRing.notificationsSent) and "
       + "\(rxRing.notificationsSent) times, suppressed \(txRing.notificationsSuppressed) and "
       + "\(rxRing.notificationsSuppressed)"
   }
@@ -54,7 +64,12 @@ public struct NetStatistics: Hashable, Sendable, CustomStringConvertible {
     left.tx += right.tx
     left.rx += right.rx
     left.txChecksumsFilled &+= right.txChecksumsFilled
+    left.rxChecksumsFilled &+= right.rxChecksumsFilled
+    left.txSegmented &+= right.txSegmented
+    left.rxSegmented &+= right.rxSegmented
     left.rxGSOChecksumFixups &+= right.rxGSOChecksumFixups
+    left.txGSOChecksumFixups &+= right.txGSOChecksumFixups
+    left.rxFiltered &+= right.rxFiltered
     left.txRing += right.txRing
     left.rxRing += right.rxRing
   }
@@ -65,9 +80,9 @@ extension Sequence<NetStatistics> {
   public var total: NetStatistics { reduce(into: NetStatistics()) { $0 += $1 } }
 }
 
-/// Which of a queue's two rings the other end broke, and how.
+/// Which of a card's rings the other end broke, and how.
 public struct NetRingViolation: Error, Hashable, Sendable, CustomStringConvertible {
-  public enum Ring: String, Sendable { case tx, rx }
+  public enum Ring: String, Sendable { case tx, rx, control }
 
   public let ring: Ring
   public let violation: RingViolation

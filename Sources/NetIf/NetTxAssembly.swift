@@ -23,6 +23,49 @@ public struct NetTxFragment: BitwiseCopyable, Hashable, Sendable {
   }
 }
 
+/// What has been agreed on with a frontend, as far as it concerns what it sends.
+public struct NetTxAgreement: BitwiseCopyable, Hashable, Sendable {
+  /// Packets of several slots.
+  public var scatterGather: Bool
+  /// Packets to be cut, of these kinds. Whose checksum is blank is not asked here: a frontend may leave it so before it has
+  /// read what the backend offers.
+  public var offloads: NetOffloads
+  /// Words about groups.
+  public var multicastControl: Bool
+  /// Hashes.
+  public var hashes: Bool
+
+  public init(
+    scatterGather: Bool, offloads: NetOffloads = [], multicastControl: Bool = false, hashes: Bool = false
+  ) {
+    self.scatterGather = scatterGather
+    self.offloads = offloads
+    self.multicastControl = multicastControl
+    self.hashes = hashes
+  }
+}
+
+extension NetOffloads {
+  /// Whether packets that are to be cut so are among them.
+  public func contains(_ kind: NetExtraInfo.SegmentKind) -> Bool {
+    switch kind {
+    case .tcpv4: contains(.tcpv4Segmentation)
+    case .tcpv6: contains(.tcpv6Segmentation)
+    }
+  }
+}
+
+extension NetPacketMetadata.Checksum {
+  /// Of the first slot of a packet. Blank weighs more: what is blank cannot be right.
+  fileprivate init(txFlags flags: UInt16) {
+    if flags & NetIf.TxFlag.checksumBlank != 0 {
+      self = .blank
+    } else {
+      self = flags & NetIf.TxFlag.dataValidated != 0 ? .validated : .present
+    }
+  }
+}
+
 /// Makes packets of transmit slots: the one gate for transmit requests (io/netif.h, "Guest transmit").
 ///
 /// It is shown one copied slot after the other, and keeps its place when a packet's slots have not all arrived. What is
@@ -33,13 +76,16 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   public enum Progress: Hashable, Sendable {
     /// More of its slots follow.
     case incomplete
-    /// It is complete and valid: ``NetTxAssembly/byteCount`` bytes in all.
+    /// It is complete and valid: ``NetTxAssembly/byteCount`` bytes in all, and ``NetTxAssembly/metadata``.
     case packet
+    /// It is complete, and no packet but a word to the backend: to send a group's packets from now on, or no longer
+    /// (``NetExtraInfo/addMulticast(_:)``, ``NetExtraInfo/removeMulticast(_:)``). Its bytes, if it has any, are nothing.
+    case word(NetExtraInfo)
     /// It is complete, and its slots are to be answered with an error.
     case refused(NetTxPacketFault)
   }
 
-  private let scatterGather: Bool
+  private let agreement: NetTxAgreement
   /// Whether an extra info is the next slot, and whether a fragment is, when no extra info is.
   private var extraInfoFollows = false
   private var fragmentFollows = false
@@ -52,14 +98,17 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   /// Its first fragment, and the others in order; most packets have but one.
   public private(set) var first = NetTxFragment.none
   public private(set) var others: [NetTxFragment] = []
-  /// Whether the frontend has left its TCP or UDP checksum to us (`NETTXF_csum_blank`).
-  public private(set) var isChecksumBlank = false
-  /// How many of its slots were extra infos; each gets `NETIF_RSP_NULL`.
+  /// What goes with it. The checksum of one that is to be cut is blank.
+  public private(set) var metadata = NetPacketMetadata()
+  /// Whether that was not so, and has been made so: it was to be cut, and its checksum was not said to be blank.
+  public private(set) var isChecksumFixedUp = false
+  private var word: NetExtraInfo?
+  private var hasHeadroom = false
+  /// How many of its slots were extra infos; they came behind the first one, and each gets `NETIF_RSP_NULL`.
   public private(set) var extraInfoCount = 0
 
-  /// - Parameter scatterGather: whether packets of several slots have been agreed on.
-  public init(scatterGather: Bool) {
-    self.scatterGather = scatterGather
+  public init(_ agreement: NetTxAgreement) {
+    self.agreement = agreement
     others.reserveCapacity(NetIf.fatalFragmentCount)
   }
 
@@ -84,8 +133,9 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     fragmentCount = 1
     extraInfoFollows = raw.flags & NetIf.TxFlag.extraInfo != 0
     fragmentFollows = raw.flags & NetIf.TxFlag.moreData != 0
-    isChecksumBlank = raw.flags & NetIf.TxFlag.checksumBlank != 0
-    if fragmentFollows, !scatterGather { fault = .severalSlots }
+    metadata = NetPacketMetadata(checksum: NetPacketMetadata.Checksum(txFlags: raw.flags))
+    (isChecksumFixedUp, word, hasHeadroom) = (false, nil, false)
+    if fragmentFollows, !agreement.scatterGather { fault = .severalSlots }
   }
 
   private mutating func addFragment(_ raw: NetIfTxRequest) throws(NetTxViolation) {
@@ -109,13 +159,35 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     extraInfoCount += 1
     extraInfoFollows = raw.hasMore
     guard fault == nil else { return }
-    do throws(NetExtraInfoFault) { fault = .unagreed(try NetExtraInfo(parsing: raw)) } catch {
-      fault = .extraInfo(error)
+    do throws(NetExtraInfoFault) { fault = add(try NetExtraInfo(parsing: raw)) } catch { fault = .extraInfo(error) }
+  }
+
+  /// - Returns: why it may not be there.
+  private mutating func add(_ info: NetExtraInfo) -> NetTxPacketFault? {
+    switch info {
+    case .segmentation(let kind, let payloadByteCount):
+      guard agreement.offloads.contains(kind) else { return .unagreed(info) }
+      guard metadata.segmentation == nil else { return .repeated(info) }
+      metadata.segmentation = NetPacketMetadata.Segmentation(kind, payloadByteCount: payloadByteCount)
+    case .addMulticast, .removeMulticast:
+      guard agreement.multicastControl else { return .unagreed(info) }
+      guard word == nil else { return .repeated(info) }
+      word = info
+    case .hash(let kind, let value):
+      guard agreement.hashes else { return .unagreed(info) }
+      guard metadata.hash == nil else { return .repeated(info) }
+      metadata.hash = NetPacketMetadata.Hash(kind, value: value)
+    // It has its use in the frontend, and the packet's offset is what counts here.
+    case .headroom:
+      guard !hasHeadroom else { return .repeated(info) }
+      hasHeadroom = true
     }
+    return nil
   }
 
   private mutating func finish() -> Progress {
     if let fault { return .refused(fault) }
+    if let word { return .word(word) }
     guard byteCount >= NetIf.headerByteCount else { return .refused(.tooShort(byteCount: byteCount)) }
     // The first slot's size is the whole packet's, and the first fragment's is what the others leave of it.
     guard furtherByteCount < UInt32(byteCount) else {
@@ -126,6 +198,10 @@ public struct NetTxAssembly: ~Copyable, Sendable {
       return .refused(.outsidePage(offset: first.offset, byteCount: firstByteCount))
     }
     first.byteCount = firstByteCount
+    if metadata.segmentation != nil, metadata.checksum != .blank {
+      metadata.checksum = .blank
+      isChecksumFixedUp = true
+    }
     return .packet
   }
 
@@ -139,6 +215,8 @@ public struct NetTxAssembly: ~Copyable, Sendable {
 @nonexhaustive public enum NetTxPacketFault: Error, Hashable, Sendable, CustomStringConvertible {
   case severalSlots
   case unagreed(NetExtraInfo)
+  /// An earlier extra info of the packet has said the same, or something else of the kind.
+  case repeated(NetExtraInfo)
   case extraInfo(NetExtraInfoFault)
   case tooShort(byteCount: UInt16)
   case outsidePage(offset: UInt16, byteCount: UInt16)
@@ -149,11 +227,16 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   case unreadable(GrantReference, GrantStatus)
   /// Its checksum was left to us, and it has no place for one.
   case checksum(NetHeaderFault)
+  /// It is to be cut as something that it is not.
+  case otherPacket(NetExtraInfo.SegmentKind)
+  /// It asks for one group more than a frontend may listen to.
+  case tooManyGroups(MACAddress)
 
   public var description: String {
     switch self {
     case .severalSlots: "it has several slots, which was not agreed on (feature-sg)"
     case .unagreed(let info): "it carries what was not agreed on: \(info)"
+    case .repeated(let info): "it carries more than one extra info of a kind: \(info)"
     case .extraInfo(let fault): "\(fault)"
     case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"
     case .outsidePage(let offset, let byteCount): "\(byteCount) bytes from \(offset) on leave the page"
@@ -162,6 +245,8 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     case .tooManyFragments: "it has more than \(NetIf.maxFragmentCount) slots"
     case .unreadable(let reference, let status): "\(reference) cannot be read: \(status)"
     case .checksum(let fault): "its checksum was left blank and cannot be filled in: \(fault)"
+    case .otherPacket(let kind): "it is to be cut as \(kind), which it is not"
+    case .tooManyGroups(let group): "the group \(group) is one more than a frontend may listen to"
     }
   }
 }

@@ -123,6 +123,9 @@ public final class Loopback: Sendable {
   /// What connections to the store hold right now, in all domains.
   public var storeCounts: StoreCounts { store.withLock { $0.counts } }
 
+  /// Events of watches that nobody has taken yet, of all connections.
+  public var waitingWatchEventCount: Int { store.withLock { $0.waitingEventCount } }
+
   /// Event channel ports open right now, in all domains.
   public var openPortCount: Int { events.withLock { $0.openPortCount } }
 }

@@ -17,10 +17,16 @@ final class Mailbox<Element: Hashable & Sendable>: Sendable {
 
   func put(_ element: Element) { if enqueue(element) { wake() } }
 
-  /// One that waits already is not put again.
-  func putUnlessWaiting(_ element: Element) {
-    if waiting.withLock({ !$0.contains(element) && append(element, to: &$0) }) { wake() }
+  /// One that waits already is not put again; and where so many wait, `substitute` stands for whatever else would come.
+  func putUnlessWaiting(_ element: Element, limit: Int, substitute: Element) {
+    let isFirst = waiting.withLock { elements in
+      let element = elements.count < limit ? element : substitute
+      return !elements.contains(element) && append(element, to: &elements)
+    }
+    if isFirst { wake() }
   }
+
+  var count: Int { waiting.withLock(\.count) }
 
   /// - Returns: whether ``wake()`` must follow, once the caller holds no lock.
   func enqueue(_ element: Element) -> Bool { waiting.withLock { append(element, to: &$0) } }

@@ -11,13 +11,19 @@ struct SharedStore {
     let token: String
     let events: Mailbox<XenstoreWatchEvent>
 
-    /// An event that waits already, and says the same, does for this one too, so that a storm of changes is no longer than
-    /// the list of paths; but each coming and going of a domain is told.
+    /// How many events wait for a connection before further ones only say that something has changed.
+    static let waitingLimit = 1024
+
+    /// An event that waits already, and says the same, does for this one too; and where very many wait, further ones name the
+    /// path that is watched, and not the one below it, so that a storm of changes over ever new paths is no longer than that and
+    /// the watches (XSA-349). But each coming and going of a domain is told.
     func report(_ path: String) {
       // Whoever watches by a long token hears nothing of long paths: the event would be longer than a message.
       guard path.utf8.count + token.utf8.count + 2 <= StorePath.payloadByteLimit else { return }
       let event = XenstoreWatchEvent(path: path, token: token)
-      if StorePath.isSpecial(path) { events.put(event) } else { events.putUnlessWaiting(event) }
+      if StorePath.isSpecial(path) { return events.put(event) }
+      events.putUnlessWaiting(
+        event, limit: Self.waitingLimit, substitute: XenstoreWatchEvent(path: self.path, token: token))
     }
   }
 
@@ -42,6 +48,10 @@ struct SharedStore {
   var quotas: StoreQuotas {
     get { tree.quotas }
     set { tree.quotas = newValue }
+  }
+
+  var waitingEventCount: Int {
+    Dictionary(watches.map { (ObjectIdentifier($0.events), $0.events.count) }) { first, _ in first }.values.reduce(0, +)
   }
 
   var counts: StoreCounts { StoreCounts(watches: watches.count, openTransactions: transactions.count) }

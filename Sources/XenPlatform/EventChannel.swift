@@ -4,6 +4,7 @@ public struct EventChannel: Sendable {
   public let port: EventChannelPort
   /// The port is masked, because its event has been taken and the work is not finished.
   private var isMasked = false
+  private var spurious = SpuriousEvents()
 
   public init(_ port: EventChannelPort, on handle: any EventChannels) {
     self.port = port
@@ -27,6 +28,20 @@ public struct EventChannel: Sendable {
     guard isMasked else { return }
     isMasked = false
     handle.unmask(port)
+  }
+
+  /// The same, but who sends many events in a row that ask for nothing is not listened to for a while (XSA-332, XSA-391):
+  /// then the channel stays masked, and this is to be called again at the instant that it gives.
+  ///
+  /// - Parameters:
+  ///   - now: when the work began.
+  ///   - worked: whether there was any.
+  /// - Returns: nil when the next event is let in.
+  public mutating func rearm(at now: Uptime, worked: Bool) -> Uptime? {
+    // What was sent for nothing before is forgiven then.
+    if worked { spurious = SpuriousEvents() } else if isMasked, let instant = spurious.hold(now) { return instant }
+    rearm()
+    return nil
   }
 }
 

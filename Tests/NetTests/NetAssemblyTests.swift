@@ -16,7 +16,7 @@ struct NetAssemblyTests {
 
   /// What the packet of these slots comes to; each but the last one must leave it incomplete.
   private func outcome(_ slots: [NetIfTxRequest], scatterGather: Bool = true) throws -> Progress {
-    var assembly = NetTxAssembly(scatterGather: scatterGather)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: scatterGather))
     return try take(slots, &assembly)
   }
 
@@ -30,7 +30,7 @@ struct NetAssemblyTests {
 
   @Test(arguments: [(0, 14), (0, 4096), (4082, 14), (1, 4095)] as [(UInt16, UInt16)])
   func packetsWithinTheirPagePass(offset: UInt16, size: UInt16) throws {
-    var assembly = NetTxAssembly(scatterGather: false)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: false))
     let progress = try assembly.take(Self.slot(size, offset: offset, flags: NetIf.TxFlag.dataValidated, id: 3))
     #expect(progress == .packet && assembly.fragmentCount == 1 && assembly.byteCount == size)
     #expect(assembly.first.offset == offset && assembly.first.byteCount == size && assembly.first.id == 3)
@@ -48,7 +48,7 @@ struct NetAssemblyTests {
   }
 
   @Test func theFirstFragmentIsWhatTheOthersLeaveOfThePacket() throws {
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     let progress = try take(
       [Self.slot(65535, more: true, id: 7)] + (0..<15).map { Self.slot(4096, more: $0 < 14, id: 8 + $0) }, &assembly)
     #expect(progress == .packet)
@@ -58,7 +58,7 @@ struct NetAssemblyTests {
 
   /// However small they are; linear memory makes nothing of it.
   @Test func tinyAndEmptyFragmentsPass() throws {
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     let sizes: [UInt16] = [1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]
     let progress = try take(
       [Self.slot(14, more: true)] + sizes.enumerated().map { Self.slot($1, offset: 4095, more: $0 < 16) }, &assembly)
@@ -96,18 +96,18 @@ struct NetAssemblyTests {
 
   /// It is the first slot that says so, and of one packet.
   @Test func aBlankChecksumIsItsPacketsAlone() throws {
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     let blank = NetIf.TxFlag.checksumBlank
     #expect(try assembly.take(Self.slot(64, more: true, flags: blank)) == .incomplete)
-    #expect(try assembly.take(Self.slot(32)) == .packet && assembly.isChecksumBlank)
+    #expect(try assembly.take(Self.slot(32)) == .packet && assembly.metadata.checksum == .blank)
     #expect(try assembly.take(Self.slot(64, more: true)) == .incomplete)
-    #expect(try assembly.take(Self.slot(32, flags: blank)) == .packet && !assembly.isChecksumBlank)
+    #expect(try assembly.take(Self.slot(32, flags: blank)) == .packet && assembly.metadata.checksum == .present)
   }
 
   @Test(arguments: [19, 20])
   func packetsOfMoreSlotsThanAgreedAreRefusedWhole(count: Int) throws {
     let slots = (0..<count).map { Self.slot($0 == 0 ? 1000 : 10, more: $0 < count - 1) }
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     #expect(try take(slots, &assembly) == .refused(.tooManyFragments))
     #expect(assembly.fragmentCount == count)
     #expect(try assembly.take(Self.slot(64)) == .packet)
@@ -115,13 +115,13 @@ struct NetAssemblyTests {
 
   @Test(arguments: [true, false])
   func aChainWithoutEndIsAViolation(scatterGather: Bool) throws {
-    var assembly = NetTxAssembly(scatterGather: scatterGather)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: scatterGather))
     for _ in 0..<20 { #expect(try assembly.take(Self.slot(100, more: true)) == .incomplete) }
     #expect(throws: NetTxViolation.tooManyFragments) { try assembly.take(Self.slot(100, more: true)) }
   }
 
   @Test func extraInfosWithoutEndAreAViolation() throws {
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     #expect(try assembly.take(Self.slot(100, flags: NetIf.TxFlag.extraInfo)) == .incomplete)
     let extra = NetIfExtraInfo(type: 1, flags: NetIf.extraFlagMore, words: (0, 0, 0)).transmitSlot
     for _ in 0..<5 { #expect(try assembly.take(extra) == .incomplete) }
@@ -130,7 +130,7 @@ struct NetAssemblyTests {
 
   /// Their bytes look like anything; the slots behind them are still those of one packet.
   @Test func extraInfosComeBeforeTheFurtherFragments() throws {
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     let group = MACAddress("01:00:5e:00:00:01")!
     let progress = try take(
       [
@@ -147,7 +147,7 @@ struct NetAssemblyTests {
   }
 
   @Test func unknownExtraInfosConcernTheirPacketAlone() throws {
-    var assembly = NetTxAssembly(scatterGather: true)
+    var assembly = NetTxAssembly(NetTxAgreement(scatterGather: true))
     let progress = try take(
       [
         Self.slot(64, flags: NetIf.TxFlag.extraInfo), NetIfExtraInfo(type: 6, words: (0, 0, 0)).transmitSlot,
@@ -160,7 +160,10 @@ struct NetAssemblyTests {
   @Test(arguments: seeds(1...200, of: NetAssemblyTests.self))
   func randomSlotsAreEachAccountedForOnce(seed: Seed) throws {
     var random = SeededGenerator(seed)
-    var assembly = NetTxAssembly(scatterGather: seed.modulo(4) != 0)
+    let agreement = NetTxAgreement(
+      scatterGather: seed.modulo(4) != 0, offloads: NetOffloads(rawValue: UInt8(seed.modulo(16))),
+      multicastControl: seed.modulo(2) == 0, hashes: seed.modulo(3) == 0)
+    var assembly = NetTxAssembly(agreement)
     var (shown, accounted) = (0, 0)
     for _ in 0..<400 {
       let isWild = Int.random(in: 0..<4, using: &random) == 0
@@ -180,12 +183,12 @@ struct NetAssemblyTests {
           for fragment in fragments { #expect(Int(fragment.offset) + Int(fragment.byteCount) <= xenPageSize) }
           accounted += assembly.fragmentCount + assembly.extraInfoCount
           #expect(accounted == shown)
-        case .refused:
+        case .refused, .word:
           accounted += assembly.fragmentCount + assembly.extraInfoCount
           #expect(accounted == shown)
         }
       } catch {
-        assembly = NetTxAssembly(scatterGather: true)
+        assembly = NetTxAssembly(agreement)
         accounted = shown
       }
     }

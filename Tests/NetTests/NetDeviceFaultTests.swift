@@ -62,8 +62,8 @@ struct NetDeviceFaultTests {
     ("event-channel", "4242", "cannot bind to event channel port 4242 of domain 1"),
     ("request-rx-copy", nil, "does not ask for copied packets"),
     ("request-rx-copy", "0", "does not ask for copied packets"),
-    ("multi-queue-num-queues", "2", "wants 2 queues"),
-    ("multi-queue-num-queues", "0", "wants 0 queues"),
+    ("multi-queue-num-queues", "2", "where a number from 1 to 1 is expected"),
+    ("multi-queue-num-queues", "0", "where a number from 1 to 1 is expected"),
   ])
   func badFrontendKeyClosesTheDevice(key: String, value: String?, words: String) throws {
     let frontend = RawNetFrontend()

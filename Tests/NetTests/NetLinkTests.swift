@@ -104,8 +104,9 @@ struct NetLinkTests {
     #expect(lines["feature-split-event-channels"]?.agreed == "on" && lines["feature-rx-copy"]?.agreed == "on")
     #expect(lines["feature-rx-notify"]?.agreed == "on")
     #expect(lines["feature-sg"]?.agreed == "off" && lines["feature-sg"]?.reason == "the frontend does not use it")
-    #expect(lines["feature-gso-tcpv4"]?.reason == "neither side offers it")
-    #expect(lines["tx checksums"]?.reason == "the backend fills in those that the frontend leaves blank")
+    #expect(lines["feature-gso-tcpv4"]?.reason == "the frontend does not take it")
+    #expect(
+      lines["tx ipv4 checksum offload"]?.reason == "the backend finishes what the frontend leaves blank all the same")
     #expect(lines["queues"]?.agreed == "1")
     let frontend = Dictionary(uniqueKeysWithValues: pair.card.negotiation.lines.map { ($0.feature, $0) })
     #expect(frontend["feature-sg"]?.agreed == "off" && frontend["tx pages"]?.agreed == "256")
@@ -116,12 +117,15 @@ struct NetLinkTests {
     (one.tx.packets, one.tx.bytes, one.tx.errors, one.tx.drops) = (1, 2, 3, 4)
     (one.rx.packets, one.rx.bytes, one.rx.errors, one.rx.drops) = (5, 6, 7, 8)
     (one.rxGSOChecksumFixups, one.txChecksumsFilled) = (9, 14)
+    (one.txGSOChecksumFixups, one.rxChecksumsFilled, one.rxFiltered) = (15, 16, 17)
+    (one.txSegmented, one.rxSegmented) = (18, 19)
     (one.txRing.notificationsSent, one.txRing.notificationsSuppressed) = (10, 11)
     (one.rxRing.notificationsSent, one.rxRing.notificationsSuppressed) = (12, 13)
     #expect(
       "\([one, one].total)"
         == "tx: 2 packets, 4 bytes, 6 errors, 8 drops; rx: 10 packets, 12 bytes, 14 errors, 16 drops; "
-        + "rx_gso_checksum_fixup 18; tx_checksums_filled 28; notified 20 and 24 times, suppressed 22 and 26")
+        + "rx_gso_checksum_fixup 18; tx_checksums_filled 28; rx_checksums_filled 32; "
+        + "tx_gso_checksum_fixup 30; segmented 36 and 38; filtered 34; notified 20 and 24 times, suppressed 22 and 26")
   }
 
   @Test func statisticsAreOneLine() throws {
@@ -220,22 +224,23 @@ struct NetPageTests {
     let pair = try NetPair(end: EchoEnd())
     pair.guest.sharedPageLimit = 100
     try pair.connect()
-    #expect(pair.loopback.grantCounts.sharedPages == 2 + 64)
+    // Rings, pools, and the control ring with its page.
+    #expect(pair.loopback.grantCounts.sharedPages == 2 + 64 + 2)
     #expect(pair.card.nextPoll == Uptime(nanoseconds: 100_000_000))
     // Not before their time.
     pair.card.poll(now: Uptime(nanoseconds: 99_999_999)) { _ in }
-    #expect(pair.loopback.grantCounts.sharedPages == 2 + 64)
-    // Thirty-four are left, of which whole halves of what is missing are had.
+    #expect(pair.loopback.grantCounts.sharedPages == 2 + 64 + 2)
+    // Thirty-two are left, of which whole halves of what is missing are had.
     pair.card.poll(now: Uptime(nanoseconds: 1_000_000_000)) { _ in }
     let some = pair.loopback.grantCounts.sharedPages
-    #expect(some > 66 && some <= 100)
+    #expect(some > 68 && some <= 100)
     #expect(pair.card.nextPoll == Uptime(nanoseconds: 1_100_000_000))
     pair.guest.sharedPageLimit = 1024
     pair.card.poll(now: Uptime(nanoseconds: 1_050_000_000)) { _ in }
     #expect(pair.loopback.grantCounts.sharedPages == some)
     pair.card.poll(now: Uptime(nanoseconds: 1_100_000_000)) { _ in }
     // All for what arrives; what is sent has what it had.
-    #expect(pair.loopback.grantCounts.sharedPages == 2 + 32 + 256 && pair.card.nextPoll == nil)
+    #expect(pair.loopback.grantCounts.sharedPages == 2 + 32 + 256 + 2 && pair.card.nextPoll == nil)
     for number in 0..<600 {
       let one = frame(number)
       try pair.card.send(one.span)
@@ -376,11 +381,11 @@ struct FrameQueueTests {
   /// As when an interface has longer frames than the line takes, and cuts them off.
   @Test(arguments: [4096, 65535]) func frameThatFillsAllTheRoomThereIsIsDropped(longest: Int) {
     var queue = FrameQueue(capacity: 4, maxFrameByteCount: longest)
-    let fits = queue.put(fill: { _ in longest })
-    let isTaken = queue.put(fill: { $0.count })
+    let fits = queue.put(fill: { _, _ in longest })
+    let isTaken = queue.put(fill: { bytes, _ in bytes.count })
     let (count, drops) = (queue.count, queue.dropCount)
     #expect(fits && isTaken && count == 1 && drops == 1)
-    let isEmptyHanded = queue.put(fill: { _ in 0 })
+    let isEmptyHanded = queue.put(fill: { _, _ in 0 })
     #expect(!isEmptyHanded)
   }
 
@@ -388,7 +393,7 @@ struct FrameQueueTests {
   @Test func roomIsRoomForWhatFillsALine() {
     var queue = FrameQueue(capacity: 40, byteCapacity: 1 << 14, maxFrameByteCount: 4096)
     while queue.hasRoom {
-      let isPut = queue.put(fill: { _ in 4096 })
+      let isPut = queue.put(fill: { _, _ in 4096 })
       #expect(isPut)
     }
     let count = queue.count

@@ -29,6 +29,9 @@ public struct StoreOptions: ParsableArguments {
 
   public init() {}
 
+  /// Whether images are files of this machine's.
+  public var hasPaths: Bool { store == .file || store == .overlay }
+
   public func validate() throws {
     guard (store == .overlay) == (base != nil) else {
       throw ValidationError("--base and --store overlay belong together.")
@@ -44,13 +47,25 @@ public struct StoreOptions: ParsableArguments {
     } catch let failure as StoreFailure { throw failure } catch { throw StoreFailure("\(error)") }
   }
 
-  /// The disk that a device's own keys name (`params`, `mode`), unless `image` names another.
+  /// The disk that a device's own keys name (`params`, `mode`), unless `image` names another. No key of the guest's is read.
+  ///
+  /// - Parameter directories: where an image may lie that a key names.
   public func open(
-    for device: XenbusDevice, image: String? = nil, isReadOnly: Bool = false
+    for device: XenbusDevice, image: String? = nil, isReadOnly: Bool = false, in directories: ImageDirectories
   ) throws(DeviceError) -> OpenedStore {
-    let image = if let image { image } else { try device.own.string("params") }
+    let named = try image == nil ? device.own.string("params") : nil
     let isReadOnly = try device.isReadOnly() || isReadOnly
-    do throws(StoreFailure) { return try open(image, isReadOnly: isReadOnly) } catch { throw .resource("\(error)") }
+    do throws(StoreFailure) {
+      let path = try named.map { (named) throws(StoreFailure) in try confined(named, to: directories) }
+      return try open(path ?? image!, isReadOnly: isReadOnly)
+    } catch { throw .resource("\(error)") }
+  }
+
+  private func confined(_ image: String, to directories: ImageDirectories) throws(StoreFailure) -> String {
+    switch store {
+    case .file, .overlay: try directories.path(of: image)
+    case .nbd, .memory: image
+    }
   }
 
   private func open(plain image: String, isReadOnly: Bool) throws -> (any BlockStore, words: String) {

@@ -59,8 +59,12 @@ struct Serve: ParsableCommand {
   }
 
   func run() throws {
+    let directories = try ImageDirectories(options.imageDirectory)
     let service = try Service(options)
-    try service.bus.register(service.driver(type: "disk", makeStore: store), at: path)
+    try service.bus.register(
+      service.driver(type: "disk") { (device) throws(DeviceError) in
+        try options.image.open(for: device, image: image, isReadOnly: readOnly, in: directories)
+      }, at: path)
     service.log.info("waiting for \(path)")
     var hasServed = false
     try service.run {
@@ -69,17 +73,16 @@ struct Serve: ParsableCommand {
       return hasServed && service.bus.report.isEmpty
     }
   }
-
-  private func store(for device: XenbusDevice) throws(DeviceError) -> OpenedStore {
-    try options.image.open(for: device, image: image, isReadOnly: readOnly)
-  }
 }
 
 /// Serves every disk of a type.
 struct Watch: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serves every disk that appears below backend/NAME of this domain.",
-    discussion: "Each is the raw image that its key \"params\" names, as the toolstack wrote it.")
+    discussion: """
+      Each is the raw image that its key "params" names, as the toolstack wrote it; with --image-directory it must lie in one of \
+      these folders.
+      """)
 
   @Option(help: ArgumentHelp("The type of the disks.", valueName: "name"))
   var type = "vbd"
@@ -91,10 +94,11 @@ struct Watch: ParsableCommand {
   }
 
   func run() throws {
+    let directories = try ImageDirectories(options.imageDirectory)
     let service = try Service(options)
     try service.bus.register(
       service.driver(type: type) { (device) throws(DeviceError) in
-        try options.image.open(for: device)
+        try options.image.open(for: device, in: directories)
       })
     service.log.info("waiting for disks of type \(type)")
     try service.run { false }
@@ -106,6 +110,14 @@ struct ServiceOptions: ParsableArguments {
   @OptionGroup(title: "What the disks offer") var disk: DiskOptions
 
   @OptionGroup(title: "Where the images are, and how they are read and written") var image: StoreOptions
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Serve only images in this folder and below it, symbolic links followed, of those that the key "params" names. May be given \
+      several times.
+      """, valueName: "folder"))
+  var imageDirectory: [String] = []
 
   @Option(
     help: ArgumentHelp(
@@ -125,6 +137,9 @@ struct ServiceOptions: ParsableArguments {
   var logLevel = LogLevel.info
 
   func validate() throws {
+    guard imageDirectory.isEmpty || image.hasPaths else {
+      throw ValidationError("--image-directory is for images that are files: --store file or overlay.")
+    }
     guard noRecord || recordDirectory.hasPrefix("/") else {
       throw ValidationError("The folder of the records is absolute, such as /run/xen-blkback.")
     }

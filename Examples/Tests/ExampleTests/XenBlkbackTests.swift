@@ -10,7 +10,7 @@ struct XenBlkbackTests {
   private static let common = [
     "--queues <count>", "--ring-order <order>", "--indirect <segments>", "--no-persistent",
     "--persistent-pages <pages>", "--barriers-only", "--no-discard", "--sector-units <driver>",
-    "--record-directory <folder>", "--no-record", "--store <kind>", "--base <file>",
+    "--image-directory <folder>", "--record-directory <folder>", "--no-record", "--store <kind>", "--base <file>",
     "--key-file <file>", "--direct <mode>", "--no-io-uring", "--close", "--log-level <level>",
   ]
 
@@ -48,6 +48,12 @@ struct XenBlkbackTests {
   func optionOutsideItsRangeIsRefused(arguments: [String], sentence: String) throws {
     let run = try tool.run(["watch"] + arguments)
     #expect(run.error.hasPrefix("Error: \(sentence)\n") && run.output.isEmpty && run.exitCode == 64)
+  }
+
+  @Test func folderOfImagesThatIsNotThereIsRefused() throws {
+    try tool.expectRefusal("there is no folder of images /nowhere", "watch", "--image-directory", "/nowhere")
+    let run = try tool.run("watch", "--image-directory", "/tmp", "--store", "memory")
+    #expect(run.error.hasPrefix("Error: --image-directory is for images that are files") && run.exitCode == 64)
   }
 
   @Test func logLevelIsOneOfTheLoggers() throws {
