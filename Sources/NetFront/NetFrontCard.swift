@@ -62,6 +62,11 @@ public final class NetFrontCard: Sendable {
     return statistics
   }
 
+  /// The same, each queue for itself; without the frames that nobody received.
+  public var queueStatistics: [NetStatistics] { facade.facts.queueStatistics }
+  /// What may be sent unfinished now: see ``NetFrontDevice/offloads``.
+  public var offloads: NetOffloads { facade.facts.offloads }
+
   /// What arrives, as long as the card is open. One consumer at a time: two of them share the batches.
   public var received: Received { Received(inbox: inbox) }
 
@@ -82,7 +87,18 @@ public final class NetFrontCard: Sendable {
     }
   }
 
-  /// Sends the frames in their order, and returns when the last one is on its way: as many are as the ring has slots, and
+  /// Asks something of the card's device besides frames: to join a group, to leave room before frames, to hash.
+  ///
+  /// - Parameter setting: is called once, on the card's thread, at once. It makes settings and nothing else: it neither polls
+  ///   the device nor keeps it.
+  /// - Throws: what `setting` throws; ``NetFrontError/notConnected`` when the card is closed.
+  public func configure(_ setting: @escaping @Sendable (NetFrontDevice) throws(NetFrontError) -> Void) async throws {
+    try await facade.call { id, continuation in
+      NetFrontCall(id: id, batch: NetFrameBatch(), continuation: continuation, setting: setting)
+    }
+  }
+
+  /// Sends the frames in their order, each with what its batch says of it (``NetFrontDevice/send(_:_:)``), and returns when the last one is on its way: as many are as the ring has slots, and
   /// the others wait for their turn, behind those of earlier calls.
   ///
   /// - Throws: ``NetFrontError`` for a frame that is too short or too long, none then being sent unless the backend has come

@@ -55,6 +55,9 @@ struct NetFrontReceive: ~Copyable {
   /// From now on there may be room before a frame, as its extra info says.
   mutating func takeHeadroom() { agreement.headroom = true }
 
+  /// Its pages'.
+  var pageReferences: [GrantReference] { pages.references }
+
   /// How many more pages the ring has slots for.
   var missingPageCount: Int { ring.entryCount - pages.count }
 

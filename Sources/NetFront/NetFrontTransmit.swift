@@ -48,6 +48,9 @@ struct NetFrontTransmit: ~Copyable {
 
   var ringStatistics: RingStatistics { ring.statistics }
 
+  /// Its pages', which the backend only reads.
+  var pageReferences: [GrantReference] { pages.references }
+
   /// The longest frame there are pages for.
   var maxByteCount: Int { min(pages.count * xenPageSize, NetIf.maxFrameByteCount) }
 
@@ -57,6 +60,15 @@ struct NetFrontTransmit: ~Copyable {
   func hasRoom(for byteCount: Int, isSegmented: Bool) -> Bool {
     let count = NetIf.pageCount(of: byteCount)
     return count <= freePages.count && UInt32(isSegmented ? count + 1 : count) <= ring.freeRequestCount
+  }
+
+  /// How many frames of this length there are pages for, and slots, when nothing else is there.
+  func capacity(for byteCount: Int) -> Int { pages.count / NetIf.pageCount(of: byteCount) }
+
+  /// Whether so many frames of this length at most could be put now, none of which is to be cut.
+  func hasRoom(forFrames count: Int, of byteCount: Int) -> Bool {
+    let slotCount = count * NetIf.pageCount(of: byteCount)
+    return slotCount <= freePages.count && UInt32(slotCount) <= ring.freeRequestCount
   }
 
   /// The caller has checked the frame's length. Its bytes are copied into pages of ours once.

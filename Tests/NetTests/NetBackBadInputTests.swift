@@ -101,7 +101,7 @@ struct NetBackBadInputTests {
       "segments of what is no packet", [.data(64, flags: extra), .extra(type: 1, words: (1448, 1, 0))],
       .answers([-1, 1])),
     Case(
-      "a hash that was not agreed on", [.data(64, flags: extra), .extra(type: 4, words: (0x100, 0, 0))],
+      "a hash of no algorithm that is known", [.data(64, flags: extra), .extra(type: 4, words: (0x200, 0, 0))],
       .answers([-1, 1])),
     Case(
       "more headroom than there is", [.data(64, flags: extra), .extra(type: 5, words: (0x8000, 0, 0))],

@@ -15,7 +15,7 @@ struct NetHeadroomTests {
   }
 
   private func give(
-    _ frame: [UInt8], _ metadata: NetPacketMetadata = NetPacketMetadata(), _ pair: HandPolledPair
+    _ frame: [UInt8], _ pair: HandPolledPair, _ metadata: NetPacketMetadata = NetPacketMetadata()
   ) throws -> [NetIfRxResponse] {
     end.toGive = [.init(frame, metadata)]
     _ = pair.pollUntilIdle()
@@ -49,7 +49,7 @@ struct NetHeadroomTests {
     post(0..<2)
     let long = TestPacket(payload: pattern(4000, seed: 1)).bytes
     #expect(
-      try give(long, .init(checksum: .blank, segmentation: .init(.tcpv4, payloadByteCount: 1000)), pair).isEmpty)
+      try give(long, pair, .init(checksum: .blank, segmentation: .init(.tcpv4, payloadByteCount: 1000))).isEmpty)
     post(2..<4)
     _ = pair.pollUntilIdle()
     let responses = try frontend.rxResponses()
