@@ -96,6 +96,13 @@ let package = Package(
       ],
       swiftSettings: strict),
     .executableTarget(
+      name: "net-responder",
+      dependencies: [
+        "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetFront", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
       name: "net-tap",
       dependencies: [
         "ExampleSupport",

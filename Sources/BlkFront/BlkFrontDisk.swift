@@ -87,6 +87,17 @@ public final class BlkFrontDisk: Sendable {
     _ = try await call(.discard(sectorCount: sectorCount, isSecure: isSecure), sector: sector)
   }
 
+  /// Has the disk stand still because its domain is about to be suspended, until ``resume()``: when this returns, nothing looks at
+  /// its device or its rings.
+  public func suspend() async { await facade.pause() }
+
+  /// The domain was suspended and has been resumed, here or elsewhere: the disk gives up what it had shared, which is gone, and
+  /// connects again as soon as its device's directory is there. Calls wait, and what was in flight is put again, as after a restart of the backend.
+  ///
+  /// Without ``suspend()`` before, it may be too late for what was under way: see ``BusThread/resume()``. XenLoopback's domains
+  /// can be suspended (`LoopbackDomain.suspendAndResume()`); on a real Xen nothing announces that to userspace.
+  public func resume() { facade.resume() }
+
   /// Closes the disk from our side, as the protocol asks. Later calls and those that still wait for their turn fail with
   /// ``BlkFrontError/notConnected``, also a call whose first parts have been carried out; what is in flight ends first, but
   /// what waits for a backend to come back fails with ``BlkFrontError/disconnected``. When this returns, nothing is shared

@@ -64,6 +64,9 @@ public struct FrameQueue: ~Copyable, Sendable {
     return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount), place.metadata)
   }
 
+  /// How many bytes all frames have together.
+  var byteCount: Int { (0..<count).reduce(0) { $0 + byteCount(at: $1) } }
+
   /// How long the frame is that `index` others come before.
   func byteCount(at index: Int) -> Int { places[(first + index) % capacity].byteCount }
 
@@ -87,15 +90,17 @@ public struct FrameQueue: ~Copyable, Sendable {
     return true
   }
 
-  /// Has `fill` write a frame at the end of the line, with room for one byte more than the longest frame has, and give its
-  /// length. So what cuts frames off that do not fit, as a read from an interface does, is found out, and the frame dropped.
+  /// Has `fill` write a frame at the end of the line, with room for one byte more than the longest frame has, say what goes
+  /// with it, and give its length. So what cuts frames off that do not fit, as a read from an interface does, is found out,
+  /// and the frame dropped.
   ///
   /// - Returns: false when there is no room, or `fill` gave zero: it has no frame.
-  public mutating func put(fill: (SharedBytes) -> Int) -> Bool {
+  public mutating func put(fill: (SharedBytes, inout NetPacketMetadata) -> Int) -> Bool {
     guard let offset = offset(for: maxFrameByteCount + 1) else { return false }
-    let byteCount = fill(bytes.slice(from: offset, count: maxFrameByteCount + 1))
+    var metadata = NetPacketMetadata()
+    let byteCount = fill(bytes.slice(from: offset, count: maxFrameByteCount + 1), &metadata)
     guard byteCount > 0 else { return false }
-    _ = place(for: byteCount, NetPacketMetadata(), at: offset)
+    _ = place(for: byteCount, metadata, at: offset)
     return true
   }
 
@@ -132,6 +137,12 @@ public struct FrameQueue: ~Copyable, Sendable {
 
   /// Frames begin at multiples of a cache line.
   private static func rounded(_ byteCount: Int) -> Int { (byteCount + 63) & ~63 }
+
+  /// Sets what the packet's hash is, of the frame that `index` others come before.
+  mutating func setHash(_ hash: NetPacketMetadata.Hash?, at index: Int) {
+    precondition(index >= 0 && index < count, "frame out of range")
+    places[(first + index) % capacity].metadata.hash = hash
+  }
 
   /// Forgets the first `count` frames.
   public mutating func removeFirst(_ count: Int = 1) {

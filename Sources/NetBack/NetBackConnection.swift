@@ -4,12 +4,15 @@ import Synchronization
 /// What the queues of a connection have in common.
 struct NetBackConnection {
   let frontend: DomainID
-  let grants: any GrantTable
+  /// What a queue copies through: one for all, or each queue's own.
+  var grants: any GrantTable
   /// What the frontend was offered.
   let offered: NetFeatures
   /// What may be given to it.
   let takes: NetGuestAgreement
   let groups: NetBackGroups
+  /// What the control ring has set.
+  let steering: NetBackSteering
   let headroom: NetBackHeadroom
   /// How much each queue may send; nil without a limit.
   let rate: NetBackRate?
@@ -23,8 +26,8 @@ struct NetGuestAgreement: BitwiseCopyable, Hashable, Sendable {
   var scatterGather: Bool
   /// Frames with a blank checksum, and such that are to be cut.
   var offloads: NetOffloads
-  /// Hashes.
-  var hashes = false
+  /// Hashes: it has a control ring.
+  var hashes: Bool
   /// It notifies of receive requests, so that frames need not be looked after meanwhile.
   var notifies: Bool
 }

@@ -8,8 +8,9 @@ import XenRing
 ///
 /// Sendable: its host polls it from one thread; the bus's thread touches it only before the host starts it and after the
 /// host has stopped it.
-final class NetBackControl: DataQueue, @unchecked Sendable {
-  /// How many requests are done in one period, and how long that is. To set everything takes seven.
+final class NetBackControl: DataQueue, CustomStringConvertible, @unchecked Sendable {
+  /// How many requests are done in one period, and how long that is. To set everything takes eight. One with a list of
+  /// grants counts as more, for each page that it may map.
   static let periodCount = 16
   static let periodNanoseconds: UInt64 = 1_000_000
 
@@ -20,6 +21,8 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
   private let queueCount: Int
   private var configuration = NetHashConfiguration()
   private let steering: NetBackSteering
+  /// Of each queue; none where grants are not kept mapped.
+  private let grantTables: [NetBackControlGrants]
   /// What a request brings, copied out of the page that it names.
   private let input = PrivatePages(pageCount: 1)
   /// When the period began, and how many requests have been done in it.
@@ -33,7 +36,8 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
   /// - Parameter queueCount: of the connection.
   init(
     ring: consuming BackRing<NetIfControlRequest, NetIfControlResponse>, channel: EventChannel,
-    grants: any GrantTable, frontend: DomainID, queueCount: Int, steering: NetBackSteering
+    grants: any GrantTable, frontend: DomainID, queueCount: Int, steering: NetBackSteering,
+    grantTables: [NetBackControlGrants]
   ) {
     self.ring = ring
     self.channel = channel
@@ -41,6 +45,7 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
     self.frontend = frontend
     self.queueCount = queueCount
     self.steering = steering
+    self.grantTables = grantTables
   }
 
   var descriptors: [CInt] { [channel.descriptor] }
@@ -55,9 +60,17 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
   private func poll(_ now: Uptime, _ budget: Int) throws(RingViolation) -> PollOutcome {
     channel.take()
     let periodEnd = Uptime(nanoseconds: periodStart.nanoseconds &+ Self.periodNanoseconds)
-    if now >= periodEnd { (periodStart, doneInPeriod) = (now, 0) }
+    if now >= periodEnd {
+      // What was more than a period's is taken from the next ones.
+      let periods = (now.nanoseconds - periodStart.nanoseconds) / Self.periodNanoseconds
+      let allowed = UInt64(Self.periodCount).multipliedReportingOverflow(by: periods)
+      doneInPeriod = allowed.overflow ? 0 : doneInPeriod - Int(min(UInt64(doneInPeriod), allowed.partialValue))
+      periodStart = now
+    }
     // Events wait until then, too.
-    guard doneInPeriod < Self.periodCount else { return .idleUntil(periodEnd) }
+    guard doneInPeriod < Self.periodCount else {
+      return .idleUntil(Uptime(nanoseconds: periodStart.nanoseconds &+ Self.periodNanoseconds))
+    }
     _ = try ring.available()
     let before = configuration
     var taken = 0
@@ -93,7 +106,44 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
       try copy(.fromGrant, local, reference)
       bytes = local.copied()
     }
-    return try configuration.apply(request, input: bytes.span, queueCount: queueCount)
+    switch request {
+    case .getGrantMappingSize(let queue):
+      _ = try grantTable(of: queue)
+      return UInt32(NetBackControlGrants.maxCount)
+    case .addGrantMapping(let queue, _, let entryCount):
+      doneInPeriod += entryCount / Self.entriesInRequest
+      try grantTable(of: queue).add(NetIfGrantMapping.list(bytes.span))
+      return 0
+    case .removeGrantMapping(let queue, let reference, let entryCount):
+      doneInPeriod += entryCount / Self.entriesInRequest
+      return try remove(NetIfGrantMapping.list(bytes.span), from: grantTable(of: queue), answeringIn: reference)
+    default: return try configuration.apply(request, input: bytes.span, queueCount: queueCount)
+    }
+  }
+
+  /// How many entries of a list of grants count as one request.
+  private static let entriesInRequest = 32
+
+  private func grantTable(of queue: UInt32) throws(NetControlFault) -> NetBackControlGrants {
+    guard !grantTables.isEmpty else { throw .noGrantMapping }
+    guard queue < UInt32(grantTables.count) else { throw .noSuchQueue(queue, queueCount: grantTables.count) }
+    return grantTables[Int(queue)]
+  }
+
+  /// Unmaps what is mapped of a list, whose page is told what becomes of each entry: before, since what cannot be said is not
+  /// done.
+  private func remove(
+    _ list: [NetIfGrantMapping], from table: NetBackControlGrants, answeringIn reference: GrantReference
+  ) throws(NetControlFault) -> UInt32 {
+    let removal = table.removal(of: list)
+    var answered = list
+    for (index, status) in removal.statuses.enumerated() { answered[index].status = UInt16(status.rawValue) }
+    let bytes = NetIfGrantMapping.bytes(answered)
+    let local = input.bytes.slice(from: 0, count: bytes.count)
+    local.copy(from: bytes.span)
+    try copy(.toGrant, local, reference)
+    table.remove(list)
+    return UInt32(removal.count)
   }
 
   /// Copies between memory of ours and the start of a page of the frontend's.
@@ -106,24 +156,22 @@ final class NetBackControl: DataQueue, @unchecked Sendable {
     guard copies[0].status == .okay else { throw .unreadable(reference, copies[0].status) }
   }
 
-  /// One line for the log. Only when nobody polls, as the next.
+  /// One line for the log. Only when nobody polls.
   var description: String {
     "\(answeredCount) control requests answered, \(refusedCount) of them refused; \(ring.dump())"
   }
 }
 
 extension NetBackControl {
-  /// Serves the frontend's control ring where it has one.
-  ///
-  /// - Returns: nil where it has none.
-  static func connect(
-    _ device: XenbusDevice, queueCount: Int, steering: NetBackSteering
-  ) throws(DeviceError) -> NetBackControl? {
-    guard let reference = try device.other.optionalNumber("ctrl-ring-ref", as: UInt32.self) else { return nil }
-    let port = EventChannelPort(rawValue: try device.other.number("event-channel-ctrl"))
-    let region = try device.map([GrantReference(rawValue: reference)])
-    return NetBackControl(
-      ring: BackRing(attaching: region), channel: try device.bindEventChannel(to: port), grants: device.platform.grants,
-      frontend: device.otherDomain, queueCount: queueCount, steering: steering)
+  /// Serves the control ring that the frontend has published.
+  convenience init(
+    _ device: XenbusDevice, _ reference: GrantReference, _ eventChannel: EventChannelPort, queueCount: Int,
+    steering: NetBackSteering, grantTables: [NetBackControlGrants]
+  ) throws(DeviceError) {
+    let region = try device.map([reference])
+    self.init(
+      ring: BackRing(attaching: region), channel: try device.bindEventChannel(to: eventChannel),
+      grants: device.platform.grants, frontend: device.otherDomain, queueCount: queueCount, steering: steering,
+      grantTables: grantTables)
   }
 }

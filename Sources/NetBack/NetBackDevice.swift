@@ -12,6 +12,8 @@ final class NetBackDevice: Backend {
   /// Each queue's.
   private var ends: [any NetworkEnd] = []
   private var connection: NetBackConnection?
+  /// Nil when the frontend has no control ring.
+  private var control: NetBackControl?
 
   init(
     end: any NetworkEnd, features: NetFeatures, whenClosed: @escaping (XenbusDevice, [NetStatistics]) -> Void
@@ -20,8 +22,6 @@ final class NetBackDevice: Backend {
     self.whenClosed = whenClosed
     var offered = features
     offered.offloads = features.offloads.intersection(end.offloads).given(scatterGather: features.scatterGather)
-    // Nobody serves one yet.
-    offered.controlRing = false
     self.offered = offered
   }
 
@@ -38,54 +38,71 @@ final class NetBackDevice: Backend {
       StoreEntry("feature-gso-tcpv6", offered.offloads.contains(.tcpv6Segmentation)),
       StoreEntry("feature-multicast-control", offered.multicastControl),
       StoreEntry("feature-dynamic-multicast-control", offered.multicastControl),
-      StoreEntry("feature-xdp-headroom", true),
+      StoreEntry("feature-xdp-headroom", true), StoreEntry("feature-ctrl-ring", offered.controlRing),
     ]
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     let keys = try NetFrontendKeys(from: device.other, offered: offered)
     negotiation = keys.negotiation
-    let connection = NetBackConnection(
+    var connection = NetBackConnection(
       frontend: device.otherDomain, grants: device.platform.grants, offered: offered, takes: keys.takes,
-      groups: NetBackGroups(), headroom: NetBackHeadroom(), rate: try device.own.rate(),
+      groups: NetBackGroups(), steering: NetBackSteering(), headroom: NetBackHeadroom(), rate: try device.own.rate(),
       refusal: FirstFault(attention: device.attention))
     try follow(device.other, connection)
     let ends = try end.ends(forQueues: keys.queues.count, guestOffloads: keys.takes.offloads)
     precondition(ends.count == keys.queues.count, "an end for each queue")
-    let sources = try Self.sources(of: ends, for: keys.takes)
+    let isShared = ends.count > 1 && ends.allSatisfy { $0 === ends[0] }
+    let mailboxes = try Self.mailboxes(of: keys, isShared: isShared)
     let hasCarrier = ends.allSatisfy(\.hasCarrier)
+    let tables =
+      offered.staticGrants && keys.controlRing != nil
+      ? keys.queues.map { _ in NetBackControlGrants(device.platform.grants, frontend: device.otherDomain) } : []
     var queues: [NetBackQueue] = []
     for (number, queue) in keys.queues.enumerated() {
       let tx = try device.map([queue.txRingReference])
       let rx = try device.map([queue.rxRingReference])
+      if !tables.isEmpty { connection.grants = tables[number] }
+      let source = !isShared ? NetBackSource.own : number == 0 ? .shared : .handedOver
+      let spreads = source == .shared || keys.takes.hashes
+      let isHandedOver = source == .handedOver || (keys.takes.hashes && !mailboxes.isEmpty)
       let channels = try device.bindEventChannels(tx: queue.txEventChannel, rx: queue.rxEventChannel)
       queues.append(
         NetBackQueue(
           NetBackWork(
             transmit: NetBackTransmit(ring: BackRing(attaching: tx), connection: connection),
             receive: NetBackReceive(ring: BackRing(attaching: rx), connection: connection), channels: channels,
-            end: ends[number], source: sources[number].source,
-            spread: sources[number].mailboxes.map { NetBackSpread(to: $0, for: keys.takes) },
+            end: ends[number], source: source, mailbox: isHandedOver ? mailboxes[number] : nil,
+            spread: spreads ? NetBackSpread(of: number, to: mailboxes, for: connection) : nil,
             toldCarrier: ends[number].hasCarrier, callForAttention: device.attention)))
+    }
+    if let (reference, eventChannel) = keys.controlRing {
+      control = try NetBackControl(
+        device, reference, eventChannel, queueCount: queues.count, steering: connection.steering,
+        grantTables: tables)
     }
     (self.connection, self.queues, self.ends) = (connection, queues, ends)
     return [StoreEntry("carrier", hasCarrier)]
   }
 
-  /// Where each queue's frames come from; and for the one that asks a shared end, where the others take theirs.
-  private static func sources(
-    of ends: [any NetworkEnd], for takes: NetGuestAgreement
-  ) throws(DeviceError) -> [(source: NetBackSource, mailboxes: [NetBackMailbox]?)] {
-    let isShared = ends.count > 1 && ends.allSatisfy { $0 === ends[0] }
-    guard isShared else { return ends.map { _ in (.own, nil) } }
+  /// Where queues hand frames over to one another: none when they never do.
+  private static func mailboxes(
+    of keys: NetFrontendKeys, isShared: Bool
+  ) throws(DeviceError) -> [NetBackMailbox] {
     var mailboxes: [NetBackMailbox] = []
+    guard keys.queues.count > 1, isShared || keys.takes.hashes else { return mailboxes }
     do throws(ResourceError) {
-      for _ in ends { mailboxes.append(try NetBackMailbox(for: takes)) }
+      for _ in keys.queues { mailboxes.append(try NetBackMailbox(for: keys.takes)) }
     } catch { throw .resource("\(error)") }
-    return mailboxes.enumerated().map { $0 == 0 ? (.shared, mailboxes) : (.handedOver($1), nil) }
+    return mailboxes
   }
 
   func start(_ device: XenbusDevice) throws(DeviceError) {
+    if let control {
+      try device.start(control, name: "\(device.type)-\(device.otherDomain.rawValue)-control") {
+        control.fault ?? .protocolViolation("the control ring stopped")
+      }
+    }
     for (number, queue) in queues.enumerated() {
       let suffix = queues.count > 1 ? "-\(number)" : ""
       try device.start(queue, name: "\(device.type)-\(device.otherDomain.rawValue)\(suffix)") {
@@ -117,12 +134,16 @@ final class NetBackDevice: Backend {
   func disconnect(_ device: XenbusDevice) {
     guard !queues.isEmpty else { return }
     for queue in queues { device.stop(queue) }
+    if let control {
+      device.stop(control)
+      device.log.info("\(device.own.path): \(control)")
+    }
     let statistics = queues.map(\.statistics)
     for (number, queue) in queues.enumerated() {
       device.log.info("\(device.own.path): queue \(number) disconnected; \(statistics[number]); \(queue.ringDump)")
     }
     whenClosed(device, statistics)
     // The last references: the rings are unmapped and the ports closed here.
-    (queues, ends, connection) = ([], [], nil)
+    (queues, ends, connection, control) = ([], [], nil, nil)
   }
 }

@@ -25,6 +25,16 @@ extension NetworkFrame {
     }
   }
 
+  /// Writes the headers of one of its segments, the checksum over payload that stays where it is among them.
+  ///
+  /// - Parameter head: as long as they are; ours alone.
+  func writeHeaders(of index: Int, by segmenter: NetSegmenter, to head: SharedBytes) {
+    let start = unsafe head.baseAddress.assumingMemoryBound(to: UInt8.self)
+    // Safe: these are bytes of our own pages that no peer can change, and nobody has been shown them yet.
+    var headers = unsafe MutableSpan(_unsafeStart: start, count: head.count)
+    withSpan { segmenter.writeHeaders(of: index, from: $0, to: &headers) }
+  }
+
   /// Whether it is what it is to be cut as.
   func suits(_ kind: NetExtraInfo.SegmentKind) throws(NetHeaderFault) -> Bool {
     try withSpan { (span) throws(NetHeaderFault) in

@@ -32,6 +32,9 @@ final class NetBackMailbox: Sendable {
     if wakes { wakesReceiver.signal() }
   }
 
+  /// Whether frames are there, as far as is known.
+  var hasFrames: Bool { isFilled.load(ordering: .relaxed) }
+
   /// The receiver's: all frames change places with its own line, which is empty.
   func take(_ line: inout FrameQueue) {
     guard isFilled.load(ordering: .relaxed) else { return }

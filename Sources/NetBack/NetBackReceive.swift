@@ -43,6 +43,13 @@ struct NetBackReceive: ~Copyable {
   private var copies: [GrantCopy] = []
   private var givenCounts = NetCounts()
   private var dropCount: UInt64 = 0
+  /// Of the first frame that waits, when the guest does not take it whole: cut here, as far as there are requests.
+  private var segmenter: NetSegmenter?
+  private var nextSegment = 0
+  /// The headers of the batch's segments, by their places in `given`; their payload lies where the frame's does.
+  private let headers = PrivatePages(pageCount: (segmentCount * NetSegmenter.maxHeaderByteCount) / xenPageSize)
+  /// How many segments a batch has at most.
+  private static let segmentCount = 64
   /// Frames that went to the guest to be cut; those whose checksum was filled in since it does not take blank ones; and those
   /// of groups that it does not listen to.
   private(set) var segmentedCount: UInt64 = 0
@@ -93,8 +100,8 @@ struct NetBackReceive: ~Copyable {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
     var frameCount = 0
-    while frameCount < waiting.count, ids.count < limit, add(waiting[frameCount], &available) { frameCount += 1 }
-    guard frameCount > 0 else { return 0 }
+    while frameCount < waiting.count, ids.count < limit, add(waiting[frameCount], &available, limit) { frameCount += 1 }
+    guard frameCount > 0 || !given.isEmpty else { return 0 }
     runCopies()
     answer()
     waiting.removeFirst(frameCount)
@@ -108,12 +115,17 @@ struct NetBackReceive: ~Copyable {
 
   /// Puts a frame into requests, or drops it.
   ///
-  /// - Parameter available: how many requests there are.
+  /// - Parameters:
+  ///   - available: how many requests there are.
+  ///   - limit: how many the batch takes; a frame that is not cut may take more.
   /// - Returns: false when they do not suffice.
-  private mutating func add(_ frame: NetworkFrame, _ available: inout Int) -> Bool {
-    if groups.isFiltering, !listens(to: frame) {
+  private mutating func add(_ frame: NetworkFrame, _ available: inout Int, _ limit: Int) -> Bool {
+    if groups.isFiltering, segmenter == nil, !listens(to: frame) {
       filteredCount &+= 1
       return true
+    }
+    if let segmentation = frame.metadata.segmentation, !takes.offloads.contains(segmentation.kind) {
+      return addSegments(of: frame, segmentation, &available, limit)
     }
     let slotCount = slotCount(of: frame)
     guard slotCount <= available else { return false }
@@ -128,11 +140,48 @@ struct NetBackReceive: ~Copyable {
     }
     available -= slotCount
     let copied = copies.count
-    fill(with: frame.bytes, metadata)
+    fill(with: frame.bytes, .none, metadata)
     given.append(
       Given(
         byteCount: frame.bytes.count, slotCount: slotCount, copyCount: copies.count - copied,
         isSegmented: metadata.segmentation != nil))
+    return true
+  }
+
+  /// Puts the next segments of the first frame into requests: the same as ``add(_:_:_:)`` for each of them.
+  private mutating func addSegments(
+    of frame: NetworkFrame, _ segmentation: NetPacketMetadata.Segmentation, _ available: inout Int, _ limit: Int
+  ) -> Bool {
+    if segmenter == nil {
+      do throws(NetSegmentationFault) {
+        segmenter = try frame.withSpan { (span) throws(NetSegmentationFault) in try NetSegmenter(span, segmentation) }
+        nextSegment = 0
+      } catch {
+        givenCounts.errors &+= 1
+        return true
+      }
+    }
+    while let segmenter, nextSegment < segmenter.frameCount {
+      let byteCount = segmenter.byteCount(of: nextSegment)
+      let slotCount = dataSlotCount(of: byteCount) + (headroom > 0 ? 1 : 0)
+      guard slotCount <= available, ids.count < limit, given.count < Self.segmentCount else { return false }
+      guard takes.scatterGather || dataSlotCount(of: byteCount) == 1 else {
+        dropCount &+= 1
+        break
+      }
+      available -= slotCount
+      let copied = copies.count
+      let head = headers.bytes.slice(
+        from: given.count * NetSegmenter.maxHeaderByteCount, count: segmenter.headerByteCount)
+      frame.writeHeaders(of: nextSegment, by: segmenter, to: head)
+      let payload = segmenter.payload(of: nextSegment)
+      let body = frame.bytes.slice(from: payload.lowerBound, count: payload.count)
+      fill(with: head, body, NetPacketMetadata(checksum: .validated))
+      given.append(
+        Given(byteCount: byteCount, slotCount: slotCount, copyCount: copies.count - copied, isSegmented: false))
+      nextSegment += 1
+    }
+    segmenter = nil
     return true
   }
 
@@ -149,8 +198,9 @@ struct NetBackReceive: ~Copyable {
   ///
   /// - Returns: false when it cannot be done.
   private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> Bool {
-    if let segmentation = metadata.segmentation { return takes.offloads.contains(segmentation.kind) }
-    guard metadata.checksum == .blank, !takes.offloads.takesEveryBlankChecksum else { return true }
+    guard metadata.checksum == .blank, metadata.segmentation == nil, !takes.offloads.takesEveryBlankChecksum else {
+      return true
+    }
     do throws(NetHeaderFault) {
       if try frame.fillChecksum(unlessTaken: takes.offloads) {
         metadata.checksum = .validated
@@ -161,8 +211,12 @@ struct NetBackReceive: ~Copyable {
   }
 
   /// How many requests a frame takes: one for each page, behind the headroom in the first one, and one for each extra info.
+  /// Of one that is cut here, its next segment.
   private func slotCount(of frame: NetworkFrame) -> Int {
     let metadata = frame.metadata
+    if let segmentation = metadata.segmentation, !takes.offloads.contains(segmentation.kind) {
+      return dataSlotCount(of: segmenter?.byteCount(of: nextSegment) ?? 1) + (headroom > 0 ? 1 : 0)
+    }
     return dataSlotCount(of: frame.bytes.count) + (metadata.segmentation == nil ? 0 : 1)
       + (takes.hashes && metadata.hash != nil ? 1 : 0) + (headroom > 0 ? 1 : 0)
   }
@@ -171,11 +225,15 @@ struct NetBackReceive: ~Copyable {
 
   /// The caller has seen that as many requests are there as the frame takes (io/netif.h, "Guest receive": the extra infos
   /// come behind the first fragment; each takes a request, whose page is not used).
-  private mutating func fill(with frame: SharedBytes, _ metadata: NetPacketMetadata) {
+  ///
+  /// - Parameters:
+  ///   - head: the frame, or its headers.
+  ///   - body: what follows where these are all that `head` has.
+  private mutating func fill(with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata) {
     let flags = NetIf.RxFlag.flags(for: metadata.checksum)
     let hash = takes.hashes ? metadata.hash : nil
     let extraInfoCount = (metadata.segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
-    var rest = frame
+    var rest = (head: head, body: body)
     fillPage(with: &rest, from: headroom, flags: extraInfoCount > 0 ? flags | NetIf.RxFlag.extraInfo : flags)
     if extraInfoCount > 0 {
       var following = extraInfoCount
@@ -187,22 +245,32 @@ struct NetBackReceive: ~Copyable {
       if let hash { fillSlot(with: .hash(hash.kind, value: hash.value), &following) }
       if headroom > 0 { fillSlot(with: .headroom(byteCount: UInt16(headroom)), &following) }
     }
-    while rest.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
+    while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
   }
 
-  private mutating func fillPage(with rest: inout SharedBytes, from offset: Int, flags: UInt16) {
+  private mutating func fillPage(
+    with rest: inout (head: SharedBytes, body: SharedBytes), from offset: Int, flags: UInt16
+  ) {
     guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
-    let count = min(rest.count, xenPageSize - offset)
-    copies.append(
-      GrantCopy(
-        .toGrant, local: rest.slice(from: 0, count: count), reference: GrantReference(rawValue: request.gref),
-        of: frontend, offset: UInt16(offset)))
-    rest = rest.slice(from: count, count: rest.count - count)
+    var end = offset
+    while end < xenPageSize, rest.head.count > 0 {
+      let count = min(rest.head.count, xenPageSize - end)
+      copies.append(
+        GrantCopy(
+          .toGrant, local: rest.head.slice(from: 0, count: count), reference: GrantReference(rawValue: request.gref),
+          of: frontend, offset: UInt16(end)))
+      end += count
+      if count < rest.head.count {
+        rest.head = rest.head.slice(from: count, count: rest.head.count - count)
+      } else {
+        rest = (rest.body, .none)
+      }
+    }
     ids.append(request.id)
     responses.append(
       NetIfRxResponse(
-        id: request.id, offset: UInt16(offset), flags: rest.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
-        status: Int16(count)))
+        id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
+        status: Int16(end - offset)))
   }
 
   /// - Parameter following: how many extra infos there are from this one on.
@@ -253,6 +321,8 @@ struct NetBackReceive: ~Copyable {
   mutating func dropExpired(now: Uptime) {
     guard let arrival = waiting.firstArrival, now >= Self.expiry(of: arrival) else { return }
     waiting.drop(arrivedBy: Uptime(nanoseconds: now.nanoseconds - Self.drainNanoseconds))
+    // Its frame was the first.
+    segmenter = nil
   }
 
   private static func expiry(of arrival: Uptime) -> Uptime {

@@ -63,7 +63,7 @@ struct NetBackTransmit: ~Copyable {
     assembly = NetTxAssembly(
       NetTxAgreement(
         scatterGather: connection.offered.scatterGather, offloads: connection.offered.offloads,
-        multicastControl: connection.offered.multicastControl, hashes: connection.offered.controlRing))
+        multicastControl: connection.offered.multicastControl, hashes: connection.takes.hashes))
     buffer = pages.bytes
     let slotCount = Self.batchCount + NetIf.fatalFragmentCount
     packets.reserveCapacity(Self.batchCount)

@@ -7,7 +7,7 @@ enum NetBackSource {
   /// It asks the end that all queues share, and hands their frames over to the others.
   case shared
   /// It gets them from the queue that does.
-  case handedOver(NetBackMailbox)
+  case handedOver
 }
 
 /// The two directions of a queue and its event channels, in one place so that a poll makes one access to it.
@@ -17,19 +17,23 @@ struct NetBackWork: ~Copyable {
   private(set) var channels: EventChannelPair
   let end: any NetworkEnd
   private let source: NetBackSource
-  /// Of the queue that asks a shared end.
+  /// Where other queues hand over what belongs to this one; nil when none does.
+  private let mailbox: NetBackMailbox?
+  /// Of the queue that asks a shared end, and of each where there is a control ring.
   private var spread: NetBackSpread?
   /// What the guest has been told of the link.
   private var toldCarrier: Bool
   private let callForAttention: @Sendable () -> Void
 
   /// - Parameters:
-  ///   - spread: for the source that is shared.
+  ///   - mailbox: for the source that is handed over, and where there is a control ring.
+  ///   - spread: for the source that is shared, and where there is a control ring.
   ///   - toldCarrier: what was written of the link before.
   ///   - callForAttention: has the bus write it anew.
   init(
     transmit: consuming NetBackTransmit, receive: consuming NetBackReceive, channels: EventChannelPair,
-    end: any NetworkEnd, source: NetBackSource, spread: consuming NetBackSpread?, toldCarrier: Bool,
+    end: any NetworkEnd, source: NetBackSource, mailbox: NetBackMailbox?, spread: consuming NetBackSpread?,
+    toldCarrier: Bool,
     callForAttention: @escaping @Sendable () -> Void
   ) {
     self.transmit = transmit
@@ -37,6 +41,7 @@ struct NetBackWork: ~Copyable {
     self.channels = channels
     self.end = end
     self.source = source
+    self.mailbox = mailbox
     self.spread = spread
     self.toldCarrier = toldCarrier
     self.callForAttention = callForAttention
@@ -48,8 +53,7 @@ struct NetBackWork: ~Copyable {
     receive.waiting.now = now
     let limit = min(budget, NetBackTransmit.batchCount)
     let taken = try transmit.take(limit: limit, now: now)
-    transmit.deliver(to: end, answering: &receive.waiting)
-    askEnd(now)
+    exchange(now)
     followCarrier()
     let (wasFull, waitingCount) = (!receive.waiting.hasRoom, receive.waiting.count)
     let given = try receive.give(limit: budget)
@@ -71,19 +75,29 @@ struct NetBackWork: ~Copyable {
 
   /// Before anything else is put there: the two lines change places, and none of the frames is copied.
   private mutating func takeHandedOver() {
-    guard case .handedOver(let mailbox) = source, receive.waiting.isEmpty else { return }
-    mailbox.take(&receive.waiting)
+    if let mailbox, receive.waiting.isEmpty { mailbox.take(&receive.waiting) }
   }
 
-  private mutating func askEnd(_ now: Uptime) {
+  /// The end gets what the guest has sent, and is asked for what it has for the guest.
+  private mutating func exchange(_ now: Uptime) {
+    let steers = spread?.refresh() ?? false
+    if steers {
+      spread?.deliver(&transmit, to: end, now: now)
+    } else {
+      transmit.deliver(to: end, answering: &receive.waiting)
+    }
     switch source {
-    case .own: end.give(to: &receive.waiting)
-    case .shared:
-      spread?.ask(end, now: now)
-      spread?.distribute(into: &receive.waiting, now: now)
+    case .own where isAskedToWait: break
+    case .own where !steers: end.give(to: &receive.waiting)
+    case .own, .shared: spread?.ask(end, now: now)
     case .handedOver: break
     }
+    spread?.distribute(into: &receive.waiting, now: now)
   }
+
+  /// Whether other queues' frames are there for this one: they are taken when none waits any more, and so before more of its
+  /// own end's.
+  private var isAskedToWait: Bool { mailbox?.hasFrames ?? false }
 
   private mutating func followCarrier() {
     let hasCarrier = end.hasCarrier
@@ -95,35 +109,29 @@ struct NetBackWork: ~Copyable {
   /// Whether what a descriptor announces would be taken now.
   func waits(for descriptor: CInt) -> Bool {
     if descriptor == channels.descriptor { return true }
+    if let mailbox, descriptor == mailbox.descriptor { return receive.waiting.isEmpty }
+    guard end.wakeDescriptor == descriptor else { return false }
     switch source {
-    case .own: return receive.waiting.hasRoom && end.wakeDescriptor == descriptor
-    case .shared: return end.wakeDescriptor == descriptor
-    case .handedOver: return receive.waiting.isEmpty
+    case .own: return receive.waiting.hasRoom && !isAskedToWait
+    case .shared: return true
+    case .handedOver: return false
     }
   }
 
   /// What announces something to do.
   var descriptors: [CInt] {
-    let other: CInt? =
-      switch source {
-      case .own, .shared: end.wakeDescriptor
-      case .handedOver(let mailbox): mailbox.descriptor
-      }
-    return [channels.descriptor] + (other.map { [$0] } ?? [])
+    var descriptors = [channels.descriptor]
+    if source != .handedOver, let descriptor = end.wakeDescriptor { descriptors.append(descriptor) }
+    if let mailbox { descriptors.append(mailbox.descriptor) }
+    return descriptors
   }
 
-  /// Mutating, since the compiler's check of a borrowed self takes time that grows exponentially with the branches in here (it did
-  /// not end within ten minutes).
   var statistics: NetStatistics {
     mutating get {
       var statistics = NetStatistics()
       statistics.tx = transmit.counts
       statistics.rx = receive.counts
-      switch source {
-      case .own: break
-      case .shared: statistics.rx.drops &+= spread?.dropCount ?? 0
-      case .handedOver(let mailbox): statistics.rx.drops &+= mailbox.dropCount
-      }
+      statistics.rx.drops &+= (spread?.dropCount ?? 0) &+ (mailbox?.dropCount ?? 0)
       statistics.txChecksumsFilled = transmit.checksumsFilled
       statistics.txSegmented = transmit.segmentedCount
       statistics.txGSOChecksumFixups = transmit.checksumFixups

@@ -15,6 +15,8 @@ struct NetFrontendKeys {
 
   let queues: [Queue]
   let takes: NetGuestAgreement
+  /// Nil without a control ring.
+  let controlRing: (reference: GrantReference, eventChannel: EventChannelPort)?
   private(set) var negotiation = Negotiation()
 
   /// - Parameter offered: what the backend has written that it can do.
@@ -37,11 +39,21 @@ struct NetFrontendKeys {
     self.queues = queues
     let scatterGather = try frontend.flag("feature-sg")
     let unfinished = try NetOffloads(takenBy: frontend)
+    let controlReference = try frontend.optionalNumber("ctrl-ring-ref", as: UInt32.self)
+    if offered.controlRing, let controlReference {
+      controlRing = (
+        GrantReference(rawValue: controlReference),
+        EventChannelPort(rawValue: try frontend.number("event-channel-ctrl"))
+      )
+    } else {
+      controlRing = nil
+    }
     takes = NetGuestAgreement(
       scatterGather: scatterGather && offered.scatterGather,
       offloads: unfinished.given(scatterGather: scatterGather && offered.scatterGather),
-      notifies: try frontend.flag("feature-rx-notify"))
+      hashes: controlRing != nil, notifies: try frontend.flag("feature-rx-notify"))
     report(unfinished, scatterGather, offered)
+    negotiation.add("feature-ctrl-ring", frontend: controlReference != nil, backend: offered.controlRing)
     negotiation.add(
       "request-multicast-control", frontend: try frontend.flag("request-multicast-control"),
       backend: offered.multicastControl)

@@ -3,7 +3,11 @@ import NetIf
 import Pcap
 import Synchronization
 
-/// Writes what crosses between a guest and another end into a capture file, both ways, in the order in which it crosses.
+/// Writes what crosses between a guest and another end into a capture file, both ways, in the order in which it crosses, on
+/// all of the card's queues.
+///
+/// Packets are written as they cross: one that is to be cut into segments is one packet in the file, and a checksum that was
+/// left blank is blank there, which a reader of the file calls wrong. The file has no place to say either.
 ///
 /// A file that can no longer be written does not stop the traffic: ``failure`` tells.
 public final class PcapTap: NetworkEnd {
@@ -24,31 +28,52 @@ public final class PcapTap: NetworkEnd {
     }
   }
 
+  /// One file for the ends of all queues.
+  private final class Recording: Sendable {
+    let record: Mutex<Record>
+
+    init(_ writer: consuming PcapWriter) { record = Mutex(Record(writer: writer, failure: nil)) }
+  }
+
   private let end: any NetworkEnd
   private let clock: @Sendable () -> UInt64
-  private let record: Mutex<Record>
+  private let recording: Recording
 
   /// - Parameters:
   ///   - end: what the frames go to and come from.
   ///   - writer: of Ethernet frames.
   ///   - clock: nanoseconds since the beginning of 1970, UTC; by default the machine's.
-  public init(
+  public convenience init(
     _ end: any NetworkEnd, into writer: consuming PcapWriter, clock: @escaping @Sendable () -> UInt64 = PcapTap.now
   ) {
-    self.end = end
-    self.clock = clock
-    record = Mutex(Record(writer: writer, failure: nil))
+    self.init(end, Recording(writer), clock)
+  }
+
+  private init(_ end: any NetworkEnd, _ recording: Recording, _ clock: @escaping @Sendable () -> UInt64) {
+    (self.end, self.recording, self.clock) = (end, recording, clock)
   }
 
   /// Why recording has stopped; nil while it goes on.
-  public var failure: PcapError? { record.withLock { $0.failure } }
+  public var failure: PcapError? { recording.record.withLock { $0.failure } }
 
   /// Has everything so far in the file.
-  public func flush() { record.withLock { $0.flush() } }
+  public func flush() { recording.record.withLock { $0.flush() } }
+
+  public var offloads: NetOffloads { end.offloads }
+
+  /// Those of the end, recorded; what the end has the queues share they share here, too.
+  public func ends(forQueues queueCount: Int, guestOffloads: NetOffloads) throws(DeviceError) -> [any NetworkEnd] {
+    var taps: [PcapTap] = []
+    for end in try end.ends(forQueues: queueCount, guestOffloads: guestOffloads) {
+      let known = end === self.end ? self : taps.first { $0.end === end }
+      taps.append(known ?? PcapTap(end, recording, clock))
+    }
+    return taps
+  }
 
   public func take(_ frames: Span<NetworkFrame>, answering guest: inout FrameQueue) {
     let now = clock()
-    record.withLock { record in for index in frames.indices { record.add(frames[index], at: now) } }
+    recording.record.withLock { record in for index in frames.indices { record.add(frames[index], at: now) } }
     let before = guest.count
     end.take(frames, answering: &guest)
     add(guest, from: before)
@@ -64,7 +89,7 @@ public final class PcapTap: NetworkEnd {
   private func add(_ guest: borrowing FrameQueue, from first: Int) {
     guard guest.count > first else { return }
     let now = clock()
-    record.withLock { record in for index in first..<guest.count { record.add(guest[index], at: now) } }
+    recording.record.withLock { record in for index in first..<guest.count { record.add(guest[index], at: now) } }
   }
 
   public var wakeDescriptor: CInt? { end.wakeDescriptor }

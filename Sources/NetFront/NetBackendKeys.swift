@@ -9,7 +9,10 @@ struct NetBackendKeys {
   let offloads: NetOffloads
   let maxQueueCount: Int
   let filtersMulticast: Bool
+  /// Whether it does so whenever it is asked to, and not at the beginning only.
+  let filtersMulticastAtAnyTime: Bool
   let hasControlRing: Bool
+  let leavesHeadroom: Bool
 
   init(from backend: StoreDirectory) throws(DeviceError) {
     copies = try backend.flag("feature-rx-copy")
@@ -26,6 +29,8 @@ struct NetBackendKeys {
     maxQueueCount = Int(
       min(max(try backend.optionalNumber("multi-queue-max-queues", as: UInt64.self) ?? 1, 1), 1 << 16))
     filtersMulticast = try backend.flag("feature-multicast-control")
+    filtersMulticastAtAnyTime = try backend.flag("feature-dynamic-multicast-control")
+    leavesHeadroom = try backend.flag("feature-xdp-headroom")
     hasControlRing = try backend.flag("feature-ctrl-ring")
   }
 }

@@ -1,12 +1,14 @@
 import NetIf
 
-/// A transmission through a ``NetFrontCard``.
+/// A transmission through a ``NetFrontCard``, or something that is asked of its device.
 struct NetFrontCall: BusCall {
   typealias Failure = NetFrontError
 
   let id: UInt64
   let batch: NetFrameBatch
   let continuation: CheckedContinuation<Void, any Error>
+  /// Is done at once.
+  var setting: (@Sendable (NetFrontDevice) throws(NetFrontError) -> Void)?
 }
 
 /// What a card's thread shows of it.
@@ -15,7 +17,9 @@ struct NetFrontFacts: Sendable {
   var mtu = 0
   var hasCarrier = false
   var negotiation = Negotiation()
+  var offloads: NetOffloads = []
   var statistics = NetStatistics()
+  var queueStatistics: [NetStatistics] = []
 }
 
 extension NetFrontError: BusCallError {}
@@ -46,7 +50,7 @@ final class NetFrontCalls: BusThreadClient {
     device.poll(now: now) { batch.append($0) }
     if !batch.isEmpty { inbox.deliver(&batch) }
     swap(&batch, &arrived)
-    mail.take({ calls.append($0) }, cancel: { cancel($0) })
+    mail.take({ admit($0) }, cancel: { cancel($0) })
     // Whoever is told looks at what the card agreed on.
     if mail.awaitsConnection, device.isConnected { show() }
     let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)
@@ -59,10 +63,23 @@ final class NetFrontCalls: BusThreadClient {
     return .idleUntil(min(earliest, refill ?? earliest))
   }
 
+  private func admit(_ call: NetFrontCall) {
+    guard let setting = call.setting else {
+      calls.append(call)
+      return
+    }
+    do throws(NetFrontError) {
+      try setting(device)
+      call.continuation.resume()
+    } catch { call.continuation.resume(throwing: error) }
+  }
+
   private func show() {
     let isNew = device.isConnected && !wasConnected
     mail.show { facts in
       facts.statistics = device.statistics
+      device.copyQueueStatistics(to: &facts.queueStatistics)
+      facts.offloads = device.offloads
       facts.hasCarrier = device.isConnected && device.hasCarrier
       if isNew {
         (facts.macAddress, facts.mtu, facts.negotiation) = (device.macAddress, device.mtu ?? 0, device.negotiation)
@@ -123,7 +140,7 @@ final class NetFrontCalls: BusThreadClient {
   }
 
   func ended() {
-    mail.takeLast({ calls.append($0) }, cancel: { cancel($0) })
+    mail.takeLast({ admit($0) }, cancel: { cancel($0) })
     failAll(.notConnected)
     show()
     inbox.close()

@@ -62,6 +62,11 @@ public final class NetFrontCard: Sendable {
     return statistics
   }
 
+  /// The same, each queue for itself; without the frames that nobody received.
+  public var queueStatistics: [NetStatistics] { facade.facts.queueStatistics }
+  /// What may be sent unfinished now: see ``NetFrontDevice/offloads``.
+  public var offloads: NetOffloads { facade.facts.offloads }
+
   /// What arrives, as long as the card is open. One consumer at a time: two of them share the batches.
   public var received: Received { Received(inbox: inbox) }
 
@@ -82,7 +87,18 @@ public final class NetFrontCard: Sendable {
     }
   }
 
-  /// Sends the frames in their order, and returns when the last one is on its way: as many are as the ring has slots, and
+  /// Asks something of the card's device besides frames: to join a group, to leave room before frames, to hash.
+  ///
+  /// - Parameter setting: is called once, on the card's thread, at once. It makes settings and nothing else: it neither polls
+  ///   the device nor keeps it.
+  /// - Throws: what `setting` throws; ``NetFrontError/notConnected`` when the card is closed.
+  public func configure(_ setting: @escaping @Sendable (NetFrontDevice) throws(NetFrontError) -> Void) async throws {
+    try await facade.call { id, continuation in
+      NetFrontCall(id: id, batch: NetFrameBatch(), continuation: continuation, setting: setting)
+    }
+  }
+
+  /// Sends the frames in their order, each with what its batch says of it (``NetFrontDevice/send(_:_:)``), and returns when the last one is on its way: as many are as the ring has slots, and
   /// the others wait for their turn, behind those of earlier calls.
   ///
   /// - Throws: ``NetFrontError`` for a frame that is too short or too long, none then being sent unless the backend has come
@@ -92,6 +108,17 @@ public final class NetFrontCard: Sendable {
     if batch.isEmpty { return }
     try await facade.call { id, continuation in NetFrontCall(id: id, batch: batch, continuation: continuation) }
   }
+
+  /// Has the card stand still because its domain is about to be suspended, until ``resume()``: when this returns, nothing looks at
+  /// its device or its rings.
+  public func suspend() async { await facade.pause() }
+
+  /// The domain was suspended and has been resumed, here or elsewhere: the card gives up what it had shared, which is gone, and
+  /// connects again as soon as its device's directory is there. What was in flight is lost and counted as dropped; transmissions under way wait.
+  ///
+  /// Without ``suspend()`` before, it may be too late for what was under way: see ``BusThread/resume()``. XenLoopback's domains
+  /// can be suspended (`LoopbackDomain.suspendAndResume()`); on a real Xen nothing announces that to userspace.
+  public func resume() { facade.resume() }
 
   /// Closes the card from our side, as the protocol asks. Transmissions that wait for their turn fail with
   /// ``NetFrontError/notConnected``; what is in flight ends first. When this returns, nothing is shared and the thread is

@@ -32,22 +32,39 @@ public enum NetFrontHashing: Hashable, Sendable {
 
 /// The control ring of a connection (io/netif.h, "Control ring"): one request at a time, each of a dialogue.
 final class NetFrontControl {
+  /// One that is shared with the backend.
+  private final class Page {
+    private let pages: GrantedPages
+
+    init(_ pages: consuming GrantedPages) { self.pages = pages }
+
+    var reference: GrantReference { pages.references[0] }
+    var bytes: SharedBytes { pages.bytes }
+  }
+
   private var ring: FrontRing<NetIfControlRequest, NetIfControlResponse>
   /// Of the ring's page.
   private let ringReference: GrantReference
   /// What brings a request's input; the backend only reads it.
-  private let input: GrantedPages
+  private let input: Page
+  /// What brings a list of grants; nil where none are to be mapped.
+  private let list: Page?
   private let port: EventChannelPort
   private var inFlight: NetIfControlRequest?
   private var nextID: UInt16 = 0
+  /// What is under way: mapping, or hashing.
+  private var mapping: NetGrantDialogue?
   private var dialogue: NetHashDialogue?
   /// What is asked for when the dialogue under way has ended.
   private var following: NetHashConfiguration?
 
-  /// - Parameter events: gets a channel for it.
-  init(_ device: XenbusDevice, _ events: inout NetFrontEvents) throws(DeviceError) {
+  /// - Parameters:
+  ///   - events: gets a channel for it.
+  ///   - staticGrants: whether pages are to be mapped by the backend.
+  init(_ device: XenbusDevice, _ events: inout NetFrontEvents, staticGrants: Bool) throws(DeviceError) {
     let page = try device.share(pageCount: 1)
-    input = try device.share(pageCount: 1, writable: false)
+    input = Page(try device.share(pageCount: 1, writable: false))
+    list = staticGrants ? Page(try device.share(pageCount: 1)) : nil
     ringReference = page.references[0]
     ring = FrontRing(initialising: page.takeRegion())
     port = try events.addControl()
@@ -65,18 +82,40 @@ final class NetFrontControl {
   ///
   /// - Returns: whether the backend is to be notified.
   func begin(_ configuration: NetHashConfiguration) -> Bool {
-    guard dialogue == nil else {
+    guard dialogue == nil, mapping == nil else {
       following = configuration
       return false
     }
-    dialogue = NetHashDialogue(setting: configuration, page: input.references[0])
+    dialogue = NetHashDialogue(setting: configuration, page: input.reference)
     return ask()
   }
 
-  /// Puts the dialogue's next request.
+  /// Begins to have pages mapped, before anything else is asked.
+  ///
+  /// - Parameter lists: of each queue.
+  /// - Returns: whether the backend is to be notified.
+  func begin(mapping lists: [[NetIfGrantMapping]]) -> Bool {
+    precondition(inFlight == nil, "the first thing that is asked")
+    guard let list else { return false }
+    mapping = NetGrantDialogue(mapping: lists, page: list.reference)
+    return ask()
+  }
+
+  /// How many pages the backend has mapped.
+  private(set) var mappedGrantCount = 0
+
+  /// Puts the next request of what is under way.
   private func ask() -> Bool {
+    if let (request, bytes) = mapping?.request {
+      list?.bytes.copy(from: bytes.span)
+      return put(request)
+    }
     guard let (request, bytes) = dialogue?.request else { return false }
     input.bytes.copy(from: bytes.span)
+    return put(request)
+  }
+
+  private func put(_ request: NetControlRequest) -> Bool {
     let raw = request.slot(id: nextID)
     (inFlight, nextID) = (raw, nextID &+ 1)
     ring.put(raw)
@@ -108,16 +147,27 @@ final class NetFrontControl {
       throw .protocolViolation("\(error)")
     }
     inFlight = nil
-    dialogue?.take(answer)
-    if let result = dialogue?.result {
-      dialogue = nil
-      guard let next = following.take() else {
-        progress.result = result
-        return
+    if mapping != nil {
+      mapping?.take(answer)
+      mappedGrantCount = mapping?.mappedCount ?? 0
+      if mapping?.request == nil {
+        mapping = nil
+        beginFollowing()
       }
-      dialogue = NetHashDialogue(setting: next, page: input.references[0])
+    } else {
+      dialogue?.take(answer)
+      if let result = dialogue?.result {
+        dialogue = nil
+        if following == nil { progress.result = result }
+        beginFollowing()
+      }
     }
     if ask() { progress.notifies = true }
+  }
+
+  private func beginFollowing() {
+    guard let next = following.take() else { return }
+    dialogue = NetHashDialogue(setting: next, page: input.reference)
   }
 
   private func hasResponses() throws(DeviceError) -> Bool {

@@ -23,20 +23,23 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   /// What the two ends agreed on, at the last connection.
   public private(set) var negotiation = Negotiation()
   /// What has become of ``setHashing(_:)``.
-  public private(set) var hashing = NetFrontHashing.unset
-  private let features: NetFeatures
+  public internal(set) var hashing = NetFrontHashing.unset
+  let features: NetFeatures
   /// What may be sent unfinished now: frames whose checksum is left blank, and frames to be cut. Empty while not connected.
   ///
   /// A frame whose checksum the backend does not fill in may be sent all the same: then it is filled in here.
   public private(set) var offloads: NetOffloads = []
-  /// What the backend that has not connected yet takes.
-  private var offeredOffloads: NetOffloads = []
-  private var queues: NetFrontQueues?
+  var offered: NetBackendKeys?
+  var multicast = NetFrontMulticast()
+  var reconfiguration = NetFrontReconfiguration()
+  /// Memory for one segment of a frame that is cut here.
+  private var segment: [UInt8] = []
+  var queues: NetFrontQueues?
   /// Shared with the backend, but not in use: before it has connected, and until it has let go.
   private var idleQueues: NetFrontQueues?
   /// What former connections have counted, by queue.
   private var counted: [NetStatistics] = [NetStatistics()]
-  private var device: XenbusDevice?
+  var device: XenbusDevice?
   /// When to ask again for pages that could not be had; nil when none are missing.
   private var refillsAt: Uptime?
   /// How long to wait before that.
@@ -60,17 +63,21 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
 
   private static var frameOverhead: Int { NetIf.headerByteCount + NetIf.vlanTagByteCount }
 
-  /// The longest frame that can be sent to be cut, in bytes; zero where the backend does not do that.
+  /// The longest frame that can be sent to be cut, in bytes; zero while not connected. Where the backend does not cut, that is
+  /// done here, and what becomes of it must have room at once.
   public var maxSegmentedByteCount: Int {
-    offloads.isDisjoint(with: [.tcpv4Segmentation, .tcpv6Segmentation]) ? 0 : queues?.maxByteCount ?? 0
+    backendCuts ? queues?.maxByteCount ?? 0 : isConnected ? NetIf.maxFrameByteCount : 0
   }
+
+  private var backendCuts: Bool { !offloads.isDisjoint(with: [.tcpv4Segmentation, .tcpv6Segmentation]) }
 
   /// Puts a frame, which is copied once, into a page of ours, before this returns; with its header and without its trailing
   /// checksum.
   ///
   /// - Parameter metadata: who looks after the checksum of its TCP or UDP part, and how it is to be cut. One that is left
   ///   blank is filled in, where the backend takes it with what belongs there then, or by us. A frame to be cut has a blank
-  ///   one, whatever the metadata say; its hash goes nowhere.
+  ///   one, whatever the metadata say; where the backend does not cut it, its segments are sent instead, all or none. A hash
+  ///   goes nowhere.
   /// - Throws: ``NetFrontError/busy`` when the ring is full: transmission then waits until ``poll(now:_:)`` has found
   ///   responses. No error leaves anything of the frame behind.
   public func send(
@@ -78,7 +85,17 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   ) throws(NetFrontError) {
     guard let queues else { throw .notConnected }
     try check(byteCount: frame.count, isSegmented: metadata.segmentation != nil)
+    if let segmentation = metadata.segmentation, !offloads.contains(NetOffloads(cutting: segmentation.kind)) {
+      return try cut(frame, segmentation, queues)
+    }
     try queues.put(frame, NetFrontTxForm(frame, metadata, offloads: offloads))
+  }
+
+  private func cut(
+    _ frame: Span<UInt8>, _ segmentation: NetPacketMetadata.Segmentation, _ queues: NetFrontQueues
+  ) throws(NetFrontError) {
+    if segment.isEmpty { segment = [UInt8](repeating: 0, count: NetIf.maxFrameByteCount) }
+    try queues.put(frame, segmentation, by: &segment, limit: maxFrameByteCount)
   }
 
   /// Whether a frame may have this length.
@@ -106,10 +123,11 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       if now >= refillsAt { refill(queues, now) }
     }
     do throws(DeviceError) {
-      let received = try queues.poll(body)
+      let count = try queues.poll(body)
       // Behind the others, since they take its events, too.
       if queues.awaitsControl, let result = try queues.pollControl() { hashing.end(with: result) }
-      return received
+      followMulticast(queues)
+      return count
     } catch {
       stopUsing()
       device?.report(error)
@@ -145,9 +163,9 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   /// Whether ``send(_:_:)`` might find too few slots for a frame of the longest, to be cut where that is agreed on: ask again
   /// after a ``poll(now:_:)``.
   public var waitsForSlots: Bool {
-    let segmented = maxSegmentedByteCount
-    return segmented > maxFrameByteCount
-      ? !hasRoom(for: segmented, isSegmented: true) : !hasRoom(for: maxFrameByteCount)
+    backendCuts
+      ? !hasRoom(for: max(maxSegmentedByteCount, maxFrameByteCount), isSegmented: true)
+      : !hasRoom(for: maxFrameByteCount)
   }
 
   /// Whether ``send(_:_:)`` would find slots for a frame so long, whatever flow it belongs to; also when nothing is
@@ -178,23 +196,13 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     return sums
   }
 
-  // MARK: Hashing
-
-  /// Says how the backend is to hash what it sends us, and which queue each packet is to come on (io/netif.h, "Control
-  /// messages"): as soon as one is connected, and again whenever one is. Later polls find its answers, and ``hashing`` what
-  /// has come of it.
-  ///
-  /// A packet's hash comes with it (``NetFrontFrame/metadata``).
-  ///
-  /// - Parameter configuration: one without an algorithm leaves the choice to the backend again.
-  public func setHashing(_ configuration: NetHashConfiguration) {
-    hashing = .pending(configuration)
-    askForHashing()
-  }
-
-  private func askForHashing() {
-    guard let wish = hashing.wish, let queues else { return }
-    hashing = queues.ask(for: wish) ? .pending(wish) : .failed(wish, .notOffered)
+  /// The same, without an allocation where the array has as many places.
+  func copyQueueStatistics(to array: inout [NetStatistics]) {
+    while array.count < counted.count { array.append(NetStatistics()) }
+    for number in counted.indices {
+      array[number] = counted[number]
+      if let queues, number < queues.count { array[number] += queues.statistics(of: number) }
+    }
   }
 
   // MARK: Frontend
@@ -218,7 +226,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
         "the backend does not offer feature-rx-copy (\(device.other.path(of: "feature-rx-copy"))), "
           + "and no other way to receive is used any more")
     }
-    offeredOffloads = features.agreedOffloads(with: offered)
+    self.offered = offered
     mtu = try negotiateMTU(device.own, scatterGather: features.scatterGather && offered.takesSeveralSlots)
     let isUntrusted = try device.own.optionalNumber("trusted", as: UInt32.self) ?? 1 == 0
     let rings = try NetFrontRings(
@@ -227,11 +235,28 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       "trusted", frontend: isUntrusted ? "0" : "1", backend: "not asked", agreed: isUntrusted ? "0" : "1",
       reason: isUntrusted ? "the toolstack does not trust the backend: frames are copied, pages cleared" : "")
     rings.report(in: &negotiation)
-    let entries = try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries
+    let entries =
+      try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries + requests(of: offered)
     let queues = rings.makeQueues()
     queues.postReceivePages()
     idleQueues = queues
     return entries
+  }
+
+  /// What the backend is asked for besides.
+  private func requests(of offered: NetBackendKeys) -> [StoreEntry] {
+    negotiation.add("feature-multicast-control", frontend: features.multicastControl, backend: offered.filtersMulticast)
+    let wanted = reconfiguration.wanted
+    negotiation.add(
+      "xdp-headroom", frontend: "\(wanted)", backend: offered.leavesHeadroom ? "any" : "no",
+      agreed: offered.leavesHeadroom ? "\(wanted)" : "0",
+      reason: wanted > 0 && !offered.leavesHeadroom ? "the backend does not offer it" : "")
+    return [
+      filterIsOffered
+        ? StoreEntry("request-multicast-control", multicast.isFiltering)
+        : StoreEntry(absent: "request-multicast-control"),
+      offered.leavesHeadroom ? StoreEntry("xdp-headroom", wanted) : StoreEntry(absent: "xdp-headroom"),
+    ]
   }
 
   /// Our own directory's `mtu`, as far as a card may go.
@@ -253,11 +278,20 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     try readCarrier(device)
     guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
     self.queues = queues
-    offloads = offeredOffloads
+    offloads = offered.map(features.agreedOffloads) ?? []
     while counted.count < queues.count { counted.append(NetStatistics()) }
     // Once more for all that we pushed before the backend was listening.
     queues.kick()
+    if offered?.leavesHeadroom == true {
+      reconfiguration.connect()
+      if reconfiguration.wanted > 0 { queues.takeHeadroom() }
+    }
+    if filterIsOffered {
+      multicast.connect()
+      followMulticast(queues)
+    }
     setRefill(queues, Uptime(nanoseconds: 0))
+    if features.staticGrants { queues.askForMapping() }
     askForHashing()
     announce()
   }
@@ -270,7 +304,9 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
 
   public func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) {
     // Not any more after a queue has stopped by itself.
-    if isConnected { try readCarrier(device) }
+    guard isConnected else { return }
+    try readCarrier(device)
+    try reconfigure(device)
   }
 
   private func announce() {
@@ -296,6 +332,8 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       counted[number].tx.drops &+= UInt64(queues.inFlightCount(of: number))
     }
     (hasCarrier, offloads) = (false, [])
+    multicast.disconnect()
+    reconfiguration.disconnect()
     if let wish = hashing.wish { hashing = .pending(wish) }
     idleQueues = queues
   }

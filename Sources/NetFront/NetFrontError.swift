@@ -14,8 +14,15 @@ import NetIf
   case unfinishable(NetHeaderFault)
   /// It is to be cut into segments of another protocol than it has, or into such without payload.
   case segmentation(NetPacketMetadata.Segmentation)
-  /// It is to be cut, and the backend does not do that: see ``NetFrontDevice/offloads``.
-  case segmentationNotOffered(NetExtraInfo.SegmentKind)
+  /// It is to be cut, and neither does the backend do that (``NetFrontDevice/offloads``) nor can it be done here.
+  case unsegmentable(NetSegmentationFault)
+  /// It would have to be cut here into more segments than there are slots and pages for.
+  case tooManySegments(count: Int, limit: Int)
+
+  /// The backend does not offer it.
+  case notSupported(String)
+  /// No multicast group: the address is one card's, or everybody's.
+  case noGroup(MACAddress)
 
   /// What a card that does not connect waits for.
   case notConnectedInTime(String)
@@ -23,6 +30,8 @@ import NetIf
   public var description: String {
     switch self {
     case .notConnectedInTime(let report): "the card does not connect in time: \(report)"
+    case .notSupported(let what): "the backend does not offer \(what)"
+    case .noGroup(let address): "\(address) is the address of no multicast group"
     case .notConnected: "no backend is connected"
     case .busy: "too few slots or pages are free"
     case .tooShort(let byteCount): "\(byteCount) bytes are less than an Ethernet header"
@@ -30,7 +39,9 @@ import NetIf
     case .unfinishable(let fault): "the frame cannot be finished: \(fault)"
     case .segmentation(let segmentation):
       "the frame cannot be cut into segments of \(segmentation.kind) with \(segmentation.payloadByteCount) bytes each"
-    case .segmentationNotOffered(let kind): "the backend does not cut frames into segments of \(kind)"
+    case .unsegmentable(let fault): "the frame cannot be cut: \(fault)"
+    case .tooManySegments(let count, let limit):
+      "the frame would become \(count) segments, and there is room for \(limit) at most"
     }
   }
 }

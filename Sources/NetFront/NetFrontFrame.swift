@@ -108,3 +108,10 @@ public struct NetFrontFrame: ~Copyable {
     (headroomByteCount, sizesIncludeHeadroom) = (0, false)
   }
 }
+
+extension NetFrameBatch {
+  /// Copies a frame that has just arrived to the end; once.
+  public mutating func append(_ frame: borrowing NetFrontFrame) {
+    append(piecesOf: frame.metadata, count: frame.fragmentCount) { frame[$0] }
+  }
+}

@@ -20,6 +20,9 @@ struct NetFrontPages: ~Copyable {
 
   var count: Int { pages.count }
 
+  /// What names them to the backend.
+  var references: [GrantReference] { pages.map(\.reference) }
+
   subscript(page: UInt16) -> Page { pages[Int(page)] }
 
   mutating func add(_ run: consuming GrantedPages) {

@@ -41,8 +41,47 @@ final class NetFrontQueues {
 
   /// The caller has checked the frame's length.
   func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
-    try transmits[number(for: frame)].put(frame, form)
+    // Each flow always the same, so that its order stays.
+    try transmits[NetFlow.queue(for: frame, of: count)].put(frame, form)
   }
+
+  /// Cuts a frame, and puts all of its segments or none.
+  ///
+  /// - Parameters:
+  ///   - scratch: as long as the frame at least; each segment is made there, and copied once more.
+  ///   - limit: how long a segment may be.
+  func put(
+    _ packet: Span<UInt8>, _ segmentation: NetPacketMetadata.Segmentation, by scratch: inout [UInt8],
+    limit: Int
+  ) throws(NetFrontError) {
+    let segmenter: NetSegmenter
+    do throws(NetSegmentationFault) { segmenter = try NetSegmenter(packet, segmentation) } catch {
+      throw .unsegmentable(error)
+    }
+    let queue = NetFlow.queue(for: packet, of: count)
+    // The first one is as long as any.
+    let (frameCount, byteCount) = (segmenter.frameCount, segmenter.byteCount(of: 0))
+    guard byteCount <= limit else { throw .tooLong(byteCount: byteCount, limit: limit) }
+    let capacity = transmits[queue].capacity(for: byteCount)
+    guard frameCount <= capacity else { throw .tooManySegments(count: frameCount, limit: capacity) }
+    guard transmits[queue].hasRoom(forFrames: frameCount, of: byteCount) else { throw .busy }
+    for index in 0..<frameCount {
+      var bytes = scratch.mutableSpan
+      segmenter.write(index, of: packet, to: &bytes)
+      try transmits[queue].put(scratch.span.extracting(..<segmenter.byteCount(of: index)), NetFrontTxForm())
+    }
+  }
+
+  /// Says something of a group, if there is room.
+  func put(_ change: NetFrontMulticast.Change) -> Bool { transmits[0].put(change) }
+
+  /// The next answer to what was said of a group; nil when there is none.
+  func nextMulticastResult() -> (change: NetFrontMulticast.Change, result: NetTxResult)? {
+    transmits[0].nextMulticastResult()
+  }
+
+  /// From now on there may be room before frames that arrive.
+  func takeHeadroom() { for index in 0..<count { receives[index].takeHeadroom() } }
 
   func push() {
     for index in 0..<count where transmits[index].pushAndCheckNotify() { events.notifyTx(index) }
@@ -70,6 +109,19 @@ final class NetFrontQueues {
     if control.begin(hashing) { events.notifyControl() }
     return true
   }
+
+  /// Has the backend map the pages of all queues, where there is a control ring and it does that.
+  func askForMapping() {
+    guard let control else { return }
+    let lists = (0..<count).map { number in
+      transmits[number].pageReferences.map { NetIfGrantMapping(gref: $0, flags: NetIfGrantMapping.readOnlyFlag) }
+        + receives[number].pageReferences.map { NetIfGrantMapping(gref: $0) }
+    }
+    if control.begin(mapping: lists) { events.notifyControl() }
+  }
+
+  /// How many pages the backend has mapped.
+  var mappedGrantCount: Int { control?.mappedGrantCount ?? 0 }
 
   /// Whether the backend is being asked for something.
   var awaitsControl: Bool { control?.isAsking ?? false }
@@ -115,10 +167,5 @@ final class NetFrontQueues {
     statistics.txRing = transmits[number].ringStatistics
     statistics.rxRing = receives[number].ringStatistics
     return statistics
-  }
-
-  /// Which queue a frame takes: each flow always the same, so that its order stays.
-  private func number(for frame: Span<UInt8>) -> Int {
-    count == 1 ? 0 : Int(NetFrontFlow.hash(of: frame) % UInt32(count))
   }
 }

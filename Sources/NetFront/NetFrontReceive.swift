@@ -8,7 +8,7 @@ import XenRing
 struct NetFrontReceive: ~Copyable {
   private var ring: FrontRing<NetIfRxRequest, NetIfRxResponse>
   private var pages: NetFrontPages
-  private let agreement: NetRxAgreement
+  private var agreement: NetRxAgreement
   /// The page that stands in each slot.
   private var postedPages: [UInt16]
   private var nextPostedSlot: UInt16 = 0
@@ -51,6 +51,12 @@ struct NetFrontReceive: ~Copyable {
   }
 
   var ringStatistics: RingStatistics { ring.statistics }
+
+  /// From now on there may be room before a frame, as its extra info says.
+  mutating func takeHeadroom() { agreement.headroom = true }
+
+  /// Its pages'.
+  var pageReferences: [GrantReference] { pages.references }
 
   /// How many more pages the ring has slots for.
   var missingPageCount: Int { ring.entryCount - pages.count }

@@ -23,6 +23,7 @@ struct NetFrontRings: ~Copyable {
   /// Why there are fewer queues, or fewer pages, than the two ends would have had.
   private let queueShortage: String
   private let pageShortage: String
+  private let controlShortage: String
 
   /// - Parameters:
   ///   - maxFrameByteCount: of what is sent as one packet.
@@ -61,7 +62,18 @@ struct NetFrontRings: ~Copyable {
       }
     }
     for _ in 0..<transmits.count { try events.add() }
-    control = features.controlRing && offered.hasControlRing ? try NetFrontControl(device, &events) : nil
+    var controlShortage = ""
+    var control: NetFrontControl?
+    if features.controlRing, offered.hasControlRing {
+      do throws(DeviceError) {
+        control = try NetFrontControl(device, &events, staticGrants: features.staticGrants)
+      } catch {
+        // Queues come first.
+        guard case .grant(.exhausted(_, let advice)) = error else { throw error }
+        controlShortage = advice
+      }
+    }
+    (self.control, self.controlShortage) = (control, controlShortage)
     (self.features, maxQueueCount, self.references) = (features, offered.maxQueueCount, references)
     self.events = events
     (txPageCount, rxPageCount) = (max(pageCount, txMinimum), max(pageCount, rxMinimum))
@@ -120,6 +132,11 @@ struct NetFrontRings: ~Copyable {
     negotiation.add(
       "queues", frontend: "\(ours)", backend: "\(theirs)", agreed: "\(references.count)",
       reason: queueShortage.isEmpty ? reason : "no more pages can be shared: \(queueShortage)")
+    if !controlShortage.isEmpty {
+      negotiation.add(
+        "control ring", frontend: "yes", backend: "yes", agreed: "off",
+        reason: "no more pages can be shared: \(controlShortage)")
+    }
     for (name, count) in [("tx pages", txPageCount), ("rx pages", rxPageCount)] {
       negotiation.add(
         name, frontend: "\(Self.entryCount)", backend: "-", agreed: "\(count)",

@@ -30,6 +30,9 @@ struct NetFrontTransmit: ~Copyable {
   /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
   private var extraInfosInFlight = 0
+  /// What was said of groups, by the id of the request that has no frame, and what has been answered.
+  private var multicastChanges: [UInt16: NetFrontMulticast.Change] = [:]
+  private var multicastResults: [(change: NetFrontMulticast.Change, result: NetTxResult)] = []
   private(set) var counts = NetCounts()
 
   init(
@@ -45,6 +48,9 @@ struct NetFrontTransmit: ~Copyable {
 
   var ringStatistics: RingStatistics { ring.statistics }
 
+  /// Its pages', which the backend only reads.
+  var pageReferences: [GrantReference] { pages.references }
+
   /// The longest frame there are pages for.
   var maxByteCount: Int { min(pages.count * xenPageSize, NetIf.maxFrameByteCount) }
 
@@ -54,6 +60,15 @@ struct NetFrontTransmit: ~Copyable {
   func hasRoom(for byteCount: Int, isSegmented: Bool) -> Bool {
     let count = NetIf.pageCount(of: byteCount)
     return count <= freePages.count && UInt32(isSegmented ? count + 1 : count) <= ring.freeRequestCount
+  }
+
+  /// How many frames of this length there are pages for, and slots, when nothing else is there.
+  func capacity(for byteCount: Int) -> Int { pages.count / NetIf.pageCount(of: byteCount) }
+
+  /// Whether so many frames of this length at most could be put now, none of which is to be cut.
+  func hasRoom(forFrames count: Int, of byteCount: Int) -> Bool {
+    let slotCount = count * NetIf.pageCount(of: byteCount)
+    return slotCount <= freePages.count && UInt32(slotCount) <= ring.freeRequestCount
   }
 
   /// The caller has checked the frame's length. Its bytes are copied into pages of ours once.
@@ -98,6 +113,24 @@ struct NetFrontTransmit: ~Copyable {
     }
     entries[Int(id)] = entry
     ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: UInt16(size)))
+  }
+
+  /// Puts a request without a frame, and what is to be said of a group behind it.
+  ///
+  /// - Returns: false when there is no room.
+  mutating func put(_ change: NetFrontMulticast.Change) -> Bool {
+    guard hasRoom(for: 1, isSegmented: true) else { return false }
+    let id = freePages.removeLast()
+    entries[Int(id)] = Entry(isInFlight: true, first: id, byteCount: 0, unansweredCount: 1)
+    multicastChanges[id] = change
+    ring.put(NetIfTxRequest(gref: pages[id].reference, flags: NetIf.TxFlag.extraInfo, id: id, size: 0))
+    put(NetIfExtraInfo(change))
+    return true
+  }
+
+  /// The next answer to what was said of a group; nil when there is none.
+  mutating func nextMulticastResult() -> (change: NetFrontMulticast.Change, result: NetTxResult)? {
+    multicastResults.isEmpty ? nil : multicastResults.removeFirst()
   }
 
   private mutating func put(_ info: NetIfExtraInfo) {
@@ -146,6 +179,11 @@ struct NetFrontTransmit: ~Copyable {
     guard entry.unansweredCount == 1 else {
       entry.unansweredCount -= 1
       entries[Int(first)] = entry
+      return
+    }
+    if entry.byteCount == 0, let change = multicastChanges.removeValue(forKey: first) {
+      multicastResults.append((change, entry.result))
+      freePages.append(first)
       return
     }
     switch entry.result {

@@ -12,7 +12,7 @@ struct NetFrontTxForm: BitwiseCopyable {
   /// The frame as it is.
   init() {}
 
-  /// - Parameter offloads: what the backend takes unfinished.
+  /// - Parameter offloads: what the backend takes unfinished: it cuts such a frame, if it is to be cut.
   init(
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata, offloads: NetOffloads
   ) throws(NetFrontError) {
@@ -24,9 +24,6 @@ struct NetFrontTxForm: BitwiseCopyable {
       guard segmentation.payloadByteCount > 0, headers.transport == .tcp,
         headers.network == (segmentation.kind == .tcpv4 ? .ipv4 : .ipv6)
       else { throw .segmentation(segmentation) }
-      guard offloads.contains(NetOffloads(cutting: segmentation.kind)) else {
-        throw .segmentationNotOffered(segmentation.kind)
-      }
       self.segmentation = segmentation
     }
     let isLeftBlank = offloads.contains(headers.network == .ipv4 ? .ipv4Checksum : .ipv6Checksum)

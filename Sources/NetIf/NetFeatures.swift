@@ -17,8 +17,12 @@ public struct NetFeatures: Hashable, Sendable {
   /// The frontend says which groups of receivers it listens to (`feature-multicast-control`,
   /// `feature-dynamic-multicast-control`).
   public var multicastControl = true
-  /// A ring of its own for settings: hashing, and staging grants (`feature-ctrl-ring`).
+  /// A ring of its own for settings: hashing, and static grants (`feature-ctrl-ring`).
   public var controlRing = true
+  /// The frontend has the backend map the pages of its queues once, and the backend copies them as memory in place of asking
+  /// the hypervisor each time (io/netif.h, "Static Grants"). Needs the control ring. Off unless switched on: no other
+  /// driver is known to speak it, and each page stays mapped as long as the card is connected.
+  public var staticGrants = false
 
   /// All of them, but with these as given.
   public init(splitEventChannels: Bool = true, scatterGather: Bool = true, maxQueueCount: Int = 1) {

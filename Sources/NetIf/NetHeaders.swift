@@ -128,34 +128,30 @@ public struct NetHeaders: Hashable, Sendable {
     frame.write(checksum(of: frame.span), at: checksumOffset)
   }
 
+  /// The same for the headers of a segment of its packet, whose payload lies elsewhere.
+  func fillChecksum(in frame: inout MutableSpan<UInt8>, payload: Span<UInt8>) {
+    var checksum = pseudoHeader(of: frame.span, byteCount: payloadOffset - transportOffset + payload.count)
+    checksum.add(frame.span.extracting(transportOffset..<checksumOffset))
+    // An even number: TCP's headers are whole words.
+    checksum.add(frame.span.extracting(checksumOffset + 2..<payloadOffset))
+    checksum.add(payload)
+    frame.write(checksum.value, at: checksumOffset)
+  }
+
   /// The TCP or UDP checksum of the frame that these were found in, whatever stands in its field (RFC 9293, section 3.1;
   /// RFC 768; RFC 8200, section 8.1).
   public func checksum(of frame: Span<UInt8>) -> UInt16 {
     var checksum = pseudoHeader(of: frame, byteCount: end - transportOffset)
     checksum.add(frame.extracting(transportOffset..<checksumOffset))
     checksum.add(frame.extracting(checksumOffset + 2..<end))
-    return field(checksum)
+    // Zero in UDP's place means that there is none.
+    return transport == .udp && checksum.value == 0 ? 0xFFFF : checksum.value
   }
 
   /// What the field holds when the rest is left to whoever sends the frame over a wire: the sum of the pseudo-header. Linux
   /// counts on it.
   public func blankChecksum(of frame: Span<UInt8>) -> UInt16 {
     ~pseudoHeader(of: frame, byteCount: end - transportOffset).value
-  }
-
-  /// Writes the checksum of the headers of a segment of their packet, whose payload lies elsewhere.
-  func writeChecksum(in frame: inout MutableSpan<UInt8>, payload: Span<UInt8>) {
-    frame.write(0, at: checksumOffset)
-    var checksum = pseudoHeader(of: frame.span, byteCount: payloadOffset - transportOffset + payload.count)
-    // An even number: headers of TCP have whole words, UDP's has eight bytes.
-    checksum.add(frame.span.extracting(transportOffset..<payloadOffset))
-    checksum.add(payload)
-    frame.write(field(checksum), at: checksumOffset)
-  }
-
-  /// Zero in UDP's place means that there is none.
-  private func field(_ checksum: InternetChecksum) -> UInt16 {
-    transport == .udp && checksum.value == 0 ? 0xFFFF : checksum.value
   }
 
   /// Both addresses, the protocol, and the length, which has 16 bits as all of the packet.

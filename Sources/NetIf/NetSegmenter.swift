@@ -80,7 +80,7 @@ public struct NetSegmenter: Sendable {
       frame.write(UInt16(byteCount), at: headers.networkOffset + 4)
     }
     finishTCP(index, in: &frame)
-    headers.writeChecksum(in: &frame, payload: packet.extracting(payload))
+    headers.fillChecksum(in: &frame, payload: packet.extracting(payload))
   }
 
   private func finishIPv4(_ index: Int, payloadByteCount: Int, in frame: inout MutableSpan<UInt8>) {

@@ -31,6 +31,8 @@ public struct BackendHandshake: Hashable, Sendable {
     case connect
     /// Map the frontend's live rings and go on serving where the predecessor stopped.
     case resume
+    /// Look at what the frontend's keys say now, then write Reconfigured; everything stays connected.
+    case reconfigure
     /// Stop serving and let go of everything of the frontend's, then write this state.
     case disconnect(XenbusState)
     /// Write this state.
@@ -48,6 +50,8 @@ public struct BackendHandshake: Hashable, Sendable {
   /// whatever it begins afterwards is a new beginning.
   private var failed = false
   private var leaves = false
+  /// Our key says Reconfigured, in answer to the frontend's Reconfiguring.
+  private var isReconfigured = false
 
   /// - Parameters:
   ///   - own: what our own key says at the start.
@@ -85,7 +89,7 @@ public struct BackendHandshake: Hashable, Sendable {
     if phase == .detached || phase == .held {
       if isWanted, frontend.mayHoldRings, frontend != .closing {
         guard phase == .detached else { return .none }
-        phase = .connected
+        (phase, isReconfigured) = (.connected, false)
         return .resume
       }
       // Nobody serves it: as after a crash.
@@ -113,7 +117,7 @@ public struct BackendHandshake: Hashable, Sendable {
       // Connected without Initialised: the two writes merged, or this kind of frontend writes only the latter.
       case .initialised, .connected:
         guard isPlugged else { return .none }
-        phase = .connected
+        (phase, isReconfigured) = (.connected, false)
         return .connect
       case .closing:
         phase = .closing
@@ -123,7 +127,7 @@ public struct BackendHandshake: Hashable, Sendable {
     case .connected:
       switch frontend {
       case .initialised, .connected, .reconfiguring, .reconfigured:
-        guard !isWanted else { return .none }
+        guard !isWanted else { return reconfigure(frontend) }
         phase = .closing
         return .write(.closing)
       case .closing:
@@ -165,6 +169,20 @@ public struct BackendHandshake: Hashable, Sendable {
     case .held: "a start of its backend with what it was connected with; the frontend goes on waiting"
     case .closing: "the frontend to close; it is \(frontend)"
     case .closed: "the frontend to begin again (Initialising); it is \(frontend)"
+    }
+  }
+
+  /// A frontend that changes what it wants of a connected device says Reconfiguring, and Connected when it has seen
+  /// Reconfigured. One whose Reconfiguring nobody has seen has changed it all the same: its keys are watched.
+  private mutating func reconfigure(_ frontend: XenbusState) -> Action {
+    switch frontend {
+    case .reconfiguring where !isReconfigured:
+      isReconfigured = true
+      return .reconfigure
+    case .connected where isReconfigured:
+      isReconfigured = false
+      return .write(.connected)
+    default: return .none
     }
   }
 

@@ -65,6 +65,9 @@ final class BackendSession: DeviceSession {
     case .resume:
       try resume()
       return .settled
+    case .reconfigure:
+      try backend?.otherEndChanged(device)
+      written = try device.switchState(to: .reconfigured)
     case .disconnect(let state):
       backend?.disconnect(device)
       written = try device.switchState(to: state)

@@ -100,12 +100,12 @@ public final class BusThread: Sendable {
   /// ``Bus/resume()``. Without a pause before, that comes too late for a directory that the toolstack has made anew and that
   /// the bus has already found: its device is then another one, for which nothing waits.
   public func resume() {
-    state.pause.withLock { pause in
-      switch pause {
-      case .ended, .asked: break
-      case .none, .standing, .over: pause = .over
-      }
+    let former = state.pause.withLock { pause in
+      let former = pause
+      if case .ended = pause {} else { pause = .over }
+      return former
     }
+    if case .asked(let whenPaused) = former { whenPaused() }
     wake()
   }
 

@@ -110,7 +110,8 @@ public final class XenbusDevice {
 
   func beginLife() { life += 1 }
 
-  func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
+  /// For a driver that has the other end look at its keys again while both are connected.
+  package func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
     let written = try own.switchState(to: state, entries)
     if written { writtenState = state }
     return written
@@ -127,7 +128,7 @@ public final class XenbusDevice {
 
   /// What the other end's key says; nil when its directory is gone, and when we may not read it, because who may not read
   /// what lies above a directory is not told that the directory is gone.
-  func otherState() throws(DeviceError) -> XenbusState? { try otherState(other) }
+  package func otherState() throws(DeviceError) -> XenbusState? { try otherState(other) }
 
   private func otherState(_ other: StoreDirectory) throws(DeviceError) -> XenbusState? {
     do throws(DeviceError) {

@@ -10,18 +10,25 @@ struct HandPolledPair {
   let frontBus: Bus
   let backBus: Bus
 
-  init(frontend: any FrontendDriver, backend: any BackendDriver) throws {
+  /// - Parameters:
+  ///   - backendKeys: written to the backend's directory before anybody looks at it.
+  ///   - connects: whether the two are to come together.
+  init(
+    frontend: any FrontendDriver, backend: any BackendDriver, backendKeys: [StoreEntry] = [], connects: Bool = true
+  ) throws {
     rig = try Rig()
     frontBus = try Bus(on: rig.guest, log: .silent)
     backBus = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)
     try backBus.register(backend)
     try frontBus.register(frontend)
-    _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    let device = try rig.toolstack.addVif(
+      to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    try rig.directory(device.backendPath).write(backendKeys)
     for _ in 0..<20 {
       frontBus.poll()
       backBus.poll()
     }
-    try #require(frontBus.isConnected && backBus.isConnected)
+    if connects { try #require(frontBus.isConnected && backBus.isConnected) }
   }
 
   @discardableResult func poll(at seconds: Double = 0, budget: Int = 64) -> PollOutcome {

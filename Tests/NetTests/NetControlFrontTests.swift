@@ -165,7 +165,8 @@ struct NetControlFrontTests {
       return try pair.frontendError != nil
     }
     #expect(stopped && !pair.card.isConnected)
-    #expect(try pair.frontendError?.contains(reason) == true, "\(try pair.frontendError ?? "")")
+    let error = try #require(try pair.frontendError)
+    #expect(error.contains(reason))
   }
 
   /// An answer wakes whoever waits for the card's descriptor, also when frames are taken at the same time.

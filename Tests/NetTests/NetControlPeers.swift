@@ -28,7 +28,10 @@ final class RawControlBackend: RawBackend {
     return []
   }
 
-  override func dropRings() { (ring, bytes, control) = (nil, nil, nil) }
+  override func dropRings() {
+    ring = nil
+    (bytes, control) = (nil, nil)
+  }
 
   /// What the frontend has asked for since the last call.
   func requests() throws -> [NetIfControlRequest] { ring == nil ? [] : try takeAll(&ring) }

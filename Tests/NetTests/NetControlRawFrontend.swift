@@ -2,58 +2,59 @@ import NetIf
 import TestSupport
 import XenRing
 
-/// A frontend of one queue without frames, and with a control ring into which it puts whatever a test wants.
-final class RawControlFrontend: RawFrontend {
-  private var tx: GrantedPages?
-  private var rx: GrantedPages?
+/// A frontend of one queue with a control ring, into which it puts whatever a test wants.
+final class RawControlFrontend: RawNetFrontend {
   private var ring: FrontRing<NetIfControlRequest, NetIfControlResponse>?
   private var ringBytes: SharedBytes?
   private var control: EventChannel?
-  /// Which keys of the control ring it writes.
-  var written: Set<String> = ["ctrl-ring-ref", "event-channel-ctrl"]
-
-  init() { super.init(type: "vif", publishedState: .connected) }
+  private var readOnly: GrantedPages?
+  /// Of a page that the backend may not write.
+  private(set) var readOnlyReference = GrantReference(rawValue: 0)
 
   override func shareRings(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    let (txPage, rxPage) = (try device.share(pageCount: 1), try device.share(pageCount: 1))
+    let others = try super.shareRings(device)
     let page = try device.share(pageCount: 1)
     let channel = try device.allocateEventChannel()
     let keys = [
-      StoreEntry("tx-ring-ref", txPage.references[0].rawValue), StoreEntry("rx-ring-ref", rxPage.references[0].rawValue),
-      StoreEntry("request-rx-copy", true), StoreEntry("feature-rx-notify", true),
       StoreEntry("ctrl-ring-ref", page.references[0].rawValue), StoreEntry("event-channel-ctrl", channel.port.rawValue),
     ]
+    let readOnlyPage = try device.share(pageCount: 1, writable: false)
+    readOnlyReference = readOnlyPage.references[0]
+    readOnly = consume readOnlyPage
     control = channel
     ringBytes = page.bytes
     ring = FrontRing(initialising: page.takeRegion())
-    (tx, rx) = (consume txPage, consume rxPage)
-    return keys.filter { !$0.key.contains("ctrl") || written.contains($0.key) }
+    return others + keys
   }
 
   override func dropRings() {
+    super.dropRings()
     ring = nil
-    (tx, rx, ringBytes, control) = (nil, nil, nil, nil)
+    readOnly = nil
+    (ringBytes, control) = (nil, nil)
   }
 
-  /// The first data page's bytes, for a key or a table; its reference is the first one.
-  func setInput(_ input: [UInt8]) { bytes(from: 0, count: input.count).copy(from: input.span) }
+  /// A page's slots.
+  private(set) var freeControlCount = 128
 
-  var freeCount: Int { Int(ring!.freeRequestCount) }
+  func put(_ request: NetIfControlRequest) {
+    ring!.put(request)
+    freeControlCount -= 1
+  }
 
-  func put(_ request: NetIfControlRequest) { ring!.put(request) }
+  func pushControl() { if ring!.pushAndCheckNotify() { control!.notify() } }
 
-  func push() { if ring!.pushAndCheckNotify() { control!.notify() } }
-
-  func responses() throws -> [NetIfControlResponse] {
+  func controlResponses() throws -> [NetIfControlResponse] {
     control!.take()
     var responses: [NetIfControlResponse] = []
     while try ring!.finalCheck() { while let response = ring!.next() { responses.append(response) } }
     control!.rearm()
+    freeControlCount += responses.count
     return responses
   }
 
-  /// Writes the request producer behind the ring's back, and wakes the backend.
-  func scribbleProducer(_ value: UInt32) {
+  /// Writes the control ring's request producer behind its back, and wakes the backend.
+  func scribbleControlProducer(_ value: UInt32) {
     ringBytes!.scribble(value, at: 0)
     control!.notify()
   }

@@ -25,7 +25,8 @@ struct NetEventChannelTests {
     #expect(try (keys.optionalString("event-channel-tx") != nil) == isSplit)
     #expect(try (keys.optionalString("event-channel-rx") != nil) == isSplit)
     #expect(try (keys.optionalString("event-channel") == nil) == isSplit)
-    #expect(pair.loopback.openPortCount == (isSplit ? 4 : 2))
+    // Two ends of each ring's, or of both rings', and of the control ring's.
+    #expect(pair.loopback.openPortCount == (isSplit ? 6 : 4))
     let agreed = isSplit ? "on" : "off"
     for negotiation in [pair.card.negotiation, try #require(pair.backBus.negotiations.first?.value)] {
       #expect(negotiation.lines.first { $0.feature == "feature-split-event-channels" }?.agreed == agreed)
@@ -45,7 +46,7 @@ struct NetEventChannelTests {
     let (card, end) = (NetFrontDevice(), try InProcessEnd())
     _ = try rig.toolstack.addVif(to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
     let pair = try ThreadedPair(rig, frontend: card, backend: NetBackDriver { _ in end })
-    #expect(pair.run { card.isConnected && pair.backBus.isConnected } && rig.loopback.openPortCount == 4)
+    #expect(pair.run { card.isConnected && pair.backBus.isConnected } && rig.loopback.openPortCount == 6)
     for number in 0..<500 {
       let sent = frame(number)
       var received: [UInt8]?

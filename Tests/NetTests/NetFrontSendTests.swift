@@ -8,6 +8,7 @@ struct NetFrontSendTests {
 
   private func pair(_ backend: ManyRingsNetBackend, features: NetFeatures = NetFeatures()) throws -> NetPair {
     let pair = try NetPair(features: features, backend: backend)
+    pair.guest.sharedPageLimit = 4096
     #expect(pair.scheduler.run { pair.card.isConnected })
     return pair
   }
@@ -183,12 +184,62 @@ struct NetFrontSendTests {
       let backend = ManyRingsNetBackend(offered: theirs)
       let pair = try pair(backend, features: ours)
       #expect(pair.card.offloads == agreed, "\(theirs)")
-      let isCut = !agreed.isDisjoint(with: [.tcpv4Segmentation, .tcpv6Segmentation])
-      #expect(pair.card.maxSegmentedByteCount == (isCut ? 65535 : 0))
-      guard !agreed.contains(.tcpv6Segmentation) else { continue }
-      let frame = large(.ipv6, 1000).bytes
-      #expect(throws: NetFrontError.segmentationNotOffered(.tcpv6)) { try pair.card.send(frame.span, cut(.tcpv6)) }
+      #expect(pair.card.maxSegmentedByteCount == 65535)
     }
+  }
+
+  /// What the backend does not cut arrives as if it had.
+  @Test(
+    arguments: [NetHeaders.Network.ipv4, .ipv6], [(1, 100), (1000, 5000), (1428, 65_400), (260, 65_400), (1400, 1400)])
+  func frameThatTheBackendDoesNotCutIsCutHere(
+    network: NetHeaders.Network, sizes: (segment: UInt16, payload: Int)
+  ) throws {
+    let backend = ManyRingsNetBackend(offered: [StoreEntry("multi-queue-max-queues", 2)])
+    let pair = try pair(backend, features: NetFeatures(maxQueueCount: 2))
+    let packet = large(network, sizes.payload)
+    let (frame, kind) = (packet.bytes, network == .ipv4 ? NetExtraInfo.SegmentKind.tcpv4 : .tcpv6)
+    let segmenter = try NetSegmenter(
+      frame.span, NetPacketMetadata.Segmentation(kind, payloadByteCount: sizes.segment))
+    let expected = (0..<segmenter.frameCount).map { index in
+      var one = [UInt8](repeating: 0, count: segmenter.byteCount(of: index))
+      var span = one.mutableSpan
+      segmenter.write(index, of: frame.span, to: &span)
+      return one
+    }
+    for _ in 0..<3 {
+      try pair.card.send(frame.span, cut(kind, sizes.segment))
+      pair.card.push()
+      let slots = try (0..<2).map { try backend.requests(queue: $0) }
+      #expect(slots.filter(\.isEmpty).count == 1 && slots.joined().allSatisfy { $0.flags == 0 })
+      #expect(slots.joined().map { backend.frame([$0]) } == expected)
+      for queue in 0..<2 { backend.answerAll(queue: queue, slots[queue]) }
+      pair.pollCard()
+    }
+    #expect(pair.card.statistics.tx.packets == UInt64(3 * expected.count) && pair.card.inFlightCount == 0)
+  }
+
+  @Test func allSegmentsHaveRoomOrNoneIsSent() throws {
+    let backend = ManyRingsNetBackend(offered: [])
+    let pair = try pair(backend)
+    let (packet, one) = (large(.ipv4, 50_000).bytes, frame(1))
+    #expect(throws: NetFrontError.tooManySegments(count: 500, limit: 256)) {
+      try pair.card.send(packet.span, cut(.tcpv4, 100))
+    }
+    #expect(throws: NetFrontError.tooLong(byteCount: 1554, limit: 1518)) {
+      try pair.card.send(packet.span, cut(.tcpv4, 1500))
+    }
+    #expect(throws: NetFrontError.unsegmentable(.otherPacket(.tcpv6))) {
+      try pair.card.send(packet.span, cut(.tcpv6, 1000))
+    }
+    for _ in 0..<206 { try pair.card.send(one.span) }
+    try pair.card.send(packet.span, cut(.tcpv4, 1000))
+    #expect(pair.card.inFlightCount == 256)
+    pair.card.push()
+    backend.answerAll(try backend.requests())
+    pair.pollCard()
+    for _ in 0..<207 { try pair.card.send(one.span) }
+    #expect(throws: NetFrontError.busy) { try pair.card.send(packet.span, cut(.tcpv4, 1000)) }
+    #expect(pair.card.inFlightCount == 207)
   }
 
   /// What we take is said whatever the backend offers; segments only with what they need.

@@ -197,11 +197,11 @@ struct NetScatterGatherTests {
     #expect(end.receive { _ in } == 1)
   }
 
-  /// GSO, which the end does not take, and hashes are not agreed on: the packet is lost and counted, its slots are consumed as the header says,
-  /// and the next packet is one.
+  /// GSO, which the end does not take, and what is not known: the packet is lost and counted, its slots are consumed as the
+  /// header says, and the next packet is one.
   @Test(arguments: [
     NetIfExtraInfo(type: 1, words: (1448, 1, 0)), NetIfExtraInfo(type: 2, words: (0x0002, 0x005E, 0x0100)),
-    NetIfExtraInfo(type: 4, words: (0x0100, 1, 2)), NetIfExtraInfo(type: 5, words: (0x8000, 0, 0)),
+    NetIfExtraInfo(type: 4, words: (0x0200, 1, 2)), NetIfExtraInfo(type: 5, words: (0x8000, 0, 0)),
     NetIfExtraInfo(type: 9, words: (0xFFFF, 0xFFFF, 0xFFFF)),
   ])
   func packetsWithExtraInfosAreAnsweredWithAnError(info: NetIfExtraInfo) throws {

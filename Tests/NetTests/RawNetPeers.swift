@@ -2,7 +2,7 @@ import NetIf
 import TestSupport
 import XenRing
 
-final class RawNetFrontend: RawFrontend {
+class RawNetFrontend: RawFrontend {
   private var tx: FrontRing<NetIfTxRequest, NetIfTxResponse>?
   private var rx: FrontRing<NetIfRxRequest, NetIfRxResponse>?
   private var txBytes: SharedBytes?

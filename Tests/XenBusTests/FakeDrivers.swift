@@ -104,6 +104,8 @@ final class FakeBackend: BackendDriver, Backend {
     if let (queue, fault) = queues[device.own.path] { try device.start(queue, name: "fake") { fault } }
   }
 
+  func otherEndChanged(_ device: XenbusDevice) throws(DeviceError) { try log.note(.otherEndChanged, device) }
+
   func attend(_ device: XenbusDevice) throws(DeviceError) {
     device.warn(.resource("the link went down"))
     try log.note(.attend, device)

@@ -62,6 +62,7 @@ struct HandshakeWorld: Hashable {
       isUsed = true
       backKey = .connected
     case .resume: (ringsServed, detachedRings) = (detachedRings, nil)
+    case .reconfigure: backKey = .reconfigured
     case .disconnect(let state):
       ringsServed = nil
       backKey = state

@@ -44,6 +44,9 @@ struct RawPeerTests {
           #expect(frontend == .initialised || frontend == .connected)
           #expect(used.insert(rings).inserted, "rings served twice")
           (key, served) = (.connected, rings)
+        case .reconfigure:
+          #expect(served != nil && frontend == .reconfiguring)
+          key = .reconfigured
         case .disconnect(let state): (key, served) = (state, nil)
         case .write(let state): key = state
         case .remove:

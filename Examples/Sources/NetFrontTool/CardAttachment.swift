@@ -19,11 +19,13 @@ public final class CardAttachment: Sendable {
   /// Takes up the card whose frontend directory this is, now or when it appears.
   ///
   /// - Parameters:
+  ///   - hashing: what the backend is asked to choose queues by; nil leaves it to the backend.
   ///   - timeout: how long the first connection may take, in seconds; nil for ever.
   ///   - announcements: what the card sends each time that it has connected.
   ///   - say: a line for the user, from the attachment's thread.
   public init(
     _ path: String, on platform: any Platform, features: NetFeatures = NetFeatures(),
+    hashing: NetHashConfiguration? = nil,
     announcing announcements: [NetFrontAnnouncement] = [], timeout: Double? = nil, log: Logger,
     to end: consuming sending any CardEnd, say: @escaping @Sendable (String) -> Void
   ) throws {
@@ -35,6 +37,7 @@ public final class CardAttachment: Sendable {
       guard let end = handedOver.withLock({ $0.take() }) else { return nil }
       let card = NetFrontDevice(features: features)
       card.announcements = announcements
+      if let hashing { card.setHashing(hashing) }
       try bus.register(card, at: path)
       return CardClient(card, at: path, end, shown, deadline: deadline, say: say)
     }

@@ -9,6 +9,7 @@ final class CardClient: BusThreadClient {
   private var wasConnected = false
   private var hasBeenConnected = false
   private var said: [String] = []
+  private var saidHashing = NetFrontHashing.unset
   private var hasBeenSeen = false
   /// When the card must have connected for the first time; nil when it may take for ever.
   private let deadline: Uptime?
@@ -47,6 +48,7 @@ final class CardClient: BusThreadClient {
     // What waits in the ring is taken before an end is told anything else.
     if card.isConnected != wasConnected { try noteChange(now) }
     card.poll(now: now) { end.take($0, card, now: now) }
+    if card.hashing != saidHashing { noteHashing() }
     guard card.isConnected else {
       if wasConnected { try noteChange(now) }
       return try wait(bus, now: now)
@@ -73,6 +75,15 @@ final class CardClient: BusThreadClient {
     try end.connected(card)
   }
 
+  private func noteHashing() {
+    saidHashing = card.hashing
+    switch saidHashing {
+    case .unset, .pending: break
+    case .set: say("the backend hashes flows, and chooses their queues by that")
+    case .failed(_, let fault): say("the backend does not hash flows: \(fault)")
+    }
+  }
+
   /// Says what the card waits for, each time that this is something else.
   private func wait(_ bus: Bus, now: Uptime) throws(CardEndError) -> PollOutcome {
     let report = bus.report
@@ -93,7 +104,9 @@ final class CardClient: BusThreadClient {
 
   func ended() {
     if wasConnected { end.disconnected() }
-    shown.contents.withLock { $0.summary = ["\(card.statistics)", end.summary] }
+    let queues = card.queueStatistics
+    let each = queues.count > 1 ? queues.enumerated().map { "queue \($0): \($1)" } : []
+    shown.contents.withLock { $0.summary = ["\(card.statistics)"] + each + [end.summary] }
   }
 }
 

@@ -33,7 +33,7 @@ public final class HostEnd: CardEnd {
   }
 
   public func take(_ frame: borrowing NetFrontFrame, _ card: NetFrontDevice, now: Uptime) {
-    switch host?.take(frame.copied()) {
+    switch host?.take(frame.finished()) {
     // What finds no room is lost, as on any network; the card counts it.
     case .answer(let answer)?: try? card.send(answer.span)
     case .resolved(let address, let mac)?: ping?.resolved(address, mac)
@@ -67,4 +67,22 @@ public final class HostEnd: CardEnd {
   }
 
   public var summary: String { "\(network): \(counts)" }
+}
+
+extension NetFrontFrame {
+  /// A copy of the bytes, with its checksum where it was left blank.
+  public borrowing func finished() -> [UInt8] {
+    var bytes = copied()
+    bytes.finish(metadata)
+    return bytes
+  }
+}
+
+extension [UInt8] {
+  /// Fills in the checksum of a frame that came with a blank one; of one that has no place for it, nobody needs it.
+  public mutating func finish(_ metadata: NetPacketMetadata) {
+    guard metadata.checksum == .blank, let headers = try? NetHeaders(parsing: span) else { return }
+    var frame = mutableSpan
+    headers.fillChecksum(in: &frame)
+  }
 }

@@ -3,15 +3,20 @@ import NetFront
 
 /// Carries frames between a card of ours and a TAP device of this machine's.
 ///
-/// The TAP device has the card's MTU, and its link is down while the card's is.
+/// The TAP device has the card's MTU, and its link is down while the card's is. What the machine may leave unfinished is what
+/// the card's backend takes so, and what the backend leaves unfinished the machine finishes.
 public final class TapCable: CardEnd {
   private let tap: TapInterface
-  private var buffer = [UInt8](repeating: 0, count: 1 << 16)
+  private var buffer = [UInt8](repeating: 0, count: NetIf.maxFrameByteCount + 1)
   private var hasCarrier: Bool?
+  /// What the machine has been told that it may leave unfinished.
+  private var offloads: NetOffloads = []
   /// Frames from the TAP device that were longer than the card's MTU allows.
   public private(set) var tooLongCount: UInt64 = 0
   /// Frames from the card that the TAP device did not take: it was down, full, or gone.
   public private(set) var refusedCount: UInt64 = 0
+  /// Packets that went through in one piece, to be cut into segments by somebody else.
+  public private(set) var segmentedCounts = (fromCard: UInt64(0), toCard: UInt64(0))
 
   public init(_ tap: TapInterface) {
     self.tap = tap
@@ -22,7 +27,7 @@ public final class TapCable: CardEnd {
   public func connected(_ card: NetFrontDevice) throws(CardEndError) {
     do throws(TapError) {
       if let mtu = card.mtu { try tap.setMTU(mtu) }
-      try setCarrier(card.hasCarrier)
+      try follow(card)
     } catch { throw CardEndError("\(error)") }
   }
 
@@ -35,21 +40,55 @@ public final class TapCable: CardEnd {
     hasCarrier = isUp
   }
 
+  /// Does as the card's link, and what its backend takes, say.
+  private func follow(_ card: NetFrontDevice) throws(TapError) {
+    if offloads != card.offloads {
+      try tap.setOffloads(card.offloads)
+      offloads = card.offloads
+    }
+    try setCarrier(card.hasCarrier)
+  }
+
   public func take(_ frame: borrowing NetFrontFrame, _ card: NetFrontDevice, now: Uptime) {
-    if !tap.send(frame) { refusedCount += 1 }
+    if !send(frame) {
+      refusedCount += 1
+    } else if frame.metadata.segmentation != nil {
+      segmentedCounts.fromCard += 1
+    }
+  }
+
+  /// A frame in one piece with nothing left to do goes from the page that it has come in; every other one is copied first,
+  /// since its headers are looked at.
+  private func send(_ frame: borrowing NetFrontFrame) -> Bool {
+    let metadata = frame.metadata
+    if frame.fragmentCount == 1, metadata.checksum != .blank, metadata.segmentation == nil {
+      return tap.send(frame[0], metadata)
+    }
+    guard frame.byteCount <= buffer.count else { return false }
+    var bytes = buffer.mutableSpan
+    frame.copy(to: &bytes)
+    return unsafe buffer.withUnsafeMutableBytes { bytes in
+      // Safe: the bytes outlive the call.
+      unsafe tap.send(SharedBytes(baseAddress: bytes.baseAddress!, count: frame.byteCount), metadata)
+    }
   }
 
   public func poll(_ card: NetFrontDevice, now: Uptime) throws(CardEndError) -> PollOutcome {
+    // Before the machine gives what the backend of a new connection may not take.
+    do throws(TapError) { if !tap.isGone { try follow(card) } } catch { throw CardEndError("\(error)") }
     // Not without end: the other direction has its turn.
     var budget = 64
     while budget > 0, !card.waitsForSlots {
-      let count = tap.receive(into: &buffer)
+      var metadata = NetPacketMetadata()
+      let count = tap.receive(into: &buffer, &metadata)
       guard count > 0 else { break }
-      do throws(NetFrontError) { try card.send(buffer.span.extracting(first: count)) } catch { tooLongCount += 1 }
+      do throws(NetFrontError) {
+        try card.send(buffer.span.extracting(first: count), metadata)
+        if metadata.segmentation != nil { segmentedCounts.toCard += 1 }
+      } catch { tooLongCount += 1 }
       budget -= 1
     }
     guard !tap.isGone else { throw CardEndError("the TAP device \(tap.name) was removed") }
-    do throws(TapError) { try setCarrier(card.hasCarrier) } catch { throw CardEndError("\(error)") }
     return budget == 0 && !card.waitsForSlots ? .more : .idle
   }
 
@@ -59,32 +98,23 @@ public final class TapCable: CardEnd {
   }
 
   public var summary: String {
-    "\(tap.name): \(tooLongCount) frames were longer than the card's MTU allows, \(refusedCount) it did not take"
+    "\(tap.name): \(tooLongCount) frames were longer than the card's MTU allows, \(refusedCount) it did not take; "
+      + "\(segmentedCounts.fromCard) and \(segmentedCounts.toCard) went through to be cut into segments"
   }
 }
 
 extension TapInterface {
-  /// Sends a frame of a card's, which a TAP device takes in one piece. Never waits.
-  ///
-  /// - Returns: false when the interface did not take it.
-  public func send(_ frame: borrowing NetFrontFrame) -> Bool {
-    if frame.fragmentCount == 1 { return send(frame[0]) }
-    var bytes = frame.copied()
-    return unsafe bytes.withUnsafeMutableBytes { bytes in
-      // Safe: the bytes outlive the call.
-      unsafe send(SharedBytes(baseAddress: bytes.baseAddress!, count: bytes.count))
-    }
-  }
-
   /// Receives one frame. Never waits.
   ///
-  /// - Parameter buffer: longer than the longest frame.
+  /// - Parameters:
+  ///   - buffer: longer than the longest frame.
+  ///   - metadata: what is left to do to it.
   /// - Returns: the frame's length in bytes; zero when there is none.
-  public func receive(into buffer: inout [UInt8]) -> Int {
+  public func receive(into buffer: inout [UInt8], _ metadata: inout NetPacketMetadata) -> Int {
     precondition(!buffer.isEmpty, "no room for a frame")
     return unsafe buffer.withUnsafeMutableBytes { bytes in
       // Safe: the bytes outlive the call, and there are some.
-      unsafe receive(into: SharedBytes(baseAddress: bytes.baseAddress!, count: bytes.count))
+      unsafe receive(into: SharedBytes(baseAddress: bytes.baseAddress!, count: bytes.count), &metadata)
     }
   }
 }

@@ -12,15 +12,20 @@ final class Link {
   private let end: TapEnd
   private let guest: BusThread
 
-  init(front: TapInterface, back: TapInterface, mtu: Int) throws {
+  /// - Parameter features: of both ends.
+  init(front: TapInterface, back: TapInterface, mtu: Int, features: NetFeatures) throws {
     let end = TapEnd(back)
     self.end = end
-    machine = try Machine { (bus) throws(XenstoreError) in try bus.register(NetBackDriver { _ in end }) }
+    machine = try Machine { (bus) throws(XenstoreError) in
+      try bus.register(NetBackDriver(features: features) { _ in end })
+    }
+    // Two ring pages, and a page for each slot of both; a real machine's administrator raises the limit so, too.
+    machine.guest.sharedPageLimit = max(machine.guest.sharedPageLimit, 1024 * features.maxQueueCount)
     device = try machine.toolstack.addVif(
       to: machine.guest.domain, servedBy: machine.driverDomain.domain, mac: "00:16:3e:00:00:01", mtu: mtu)
     let (path, shown) = (device.frontendPath, shown)
     guest = try BusThread(on: machine.guest, log: .quiet, name: "frontend") { (bus) throws(XenstoreError) in
-      let patch = Patch(front, shown)
+      let patch = Patch(front, features: features, shown)
       try bus.register(patch.card, at: path)
       return patch
     }
@@ -38,20 +43,24 @@ final class Link {
   /// What the card waits for.
   var report: String { shown.contents.withLock(\.report).joined(separator: "; ") }
   var mtu: Int { shown.contents.withLock(\.mtu) }
+  var queueCount: Int { shown.contents.withLock(\.statistics).count }
   var negotiation: Negotiation { shown.contents.withLock(\.negotiation) }
   /// Frames that were longer than the card's MTU allows.
   var tooLongCount: UInt64 { shown.contents.withLock(\.tooLong) }
 
-  /// What has crossed, in a sentence.
-  var counted: String {
-    let (statistics, tooLong, refused) = shown.contents.withLock { ($0.statistics, $0.tooLong, $0.refused) }
-    return """
-      to the back \(statistics.tx.packets) frames, \(statistics.tx.bytes) bytes; \
-      to the front \(statistics.rx.packets) frames, \(statistics.rx.bytes) bytes; \
-      \(tooLong) too long; \
-      \(statistics.tx.errors + statistics.rx.errors) failed; \
-      \(statistics.tx.drops + statistics.rx.drops + end.dropCount + refused) dropped
+  /// What has crossed, in a sentence; and one for each queue, where there are several.
+  var counted: [String] {
+    let shown = shown.contents.withLock { $0 }
+    let total = shown.statistics.total
+    let sum = """
+      \(total.crossed); \
+      to be cut into segments \(shown.segmentedCounts.toBack) to the back and \(shown.segmentedCounts.toFront) to the front; \
+      \(shown.tooLong) too long; \
+      \(total.tx.errors + total.rx.errors) failed; \
+      \(total.tx.drops + total.rx.drops + end.dropCount + shown.refused) dropped
       """
+    guard shown.statistics.count > 1 else { return [sum] }
+    return [sum] + shown.statistics.enumerated().map { "queue \($0): \($1.crossed)" }
   }
 
   /// Unplugs the card and ends the machine.
@@ -63,5 +72,11 @@ final class Link {
     guest.join()
     machine.end()
     return isClosed
+  }
+}
+
+extension NetStatistics {
+  fileprivate var crossed: String {
+    "to the back \(tx.packets) frames, \(tx.bytes) bytes; to the front \(rx.packets) frames, \(rx.bytes) bytes"
   }
 }

@@ -24,6 +24,10 @@ import XenLoopback
         ip link set back0 up
         ping 10.9.0.2
 
+      With --queues, the card has several, and the TAP device at its back, which is made for it, has as many: each flow of \
+      packets keeps to one. Packets cross unfinished, without their checksums and, of TCP, up to 64 KiB long, unless \
+      --no-offloads says otherwise.
+
       Ends at SIGINT or SIGTERM, or when one of the TAP devices is removed.
       """)
 
@@ -38,6 +42,12 @@ import XenLoopback
       "The largest payload of a frame, in bytes; the two TAP devices are set to it.", valueName: "bytes"))
   var mtu = NetIf.defaultMTU
 
+  @Option(help: ArgumentHelp("How many queues the card may have; each has a thread at its back.", valueName: "number"))
+  var queues = 1
+
+  @Flag(help: "Have every packet finished before it crosses: with its checksums, and no longer than the MTU.")
+  var noOffloads = false
+
   @Option(help: ArgumentHelp("Print what has crossed every so many seconds.", valueName: "seconds"))
   var every: Int?
 
@@ -47,16 +57,22 @@ import XenLoopback
       throw ValidationError(
         "--mtu is a number from \(NetIf.mtuRange.lowerBound) to \(NetIf.mtuRange.upperBound).")
     }
+    guard (1...64).contains(queues) else { throw ValidationError("--queues is a number from 1 to 64.") }
     if let every, every <= 0 { throw ValidationError("--every is a number of seconds from 1 up.") }
   }
 
   func run() throws {
-    let taps = (front: try TapInterface(name: front), back: try TapInterface(name: back))
+    let taps = (
+      front: try TapInterface(name: front), back: try TapInterface(name: back, isMultiQueue: queues > 1)
+    )
     for number in [SIGINT, SIGTERM] { signal(number) { _ in stopRequested.store(true, ordering: .relaxed) } }
-    let link = try Link(front: taps.front, back: taps.back, mtu: mtu)
+    var features = NetFeatures(maxQueueCount: queues)
+    if noOffloads { features.offloads = [] }
+    let link = try Link(front: taps.front, back: taps.back, mtu: mtu, features: features)
     guard link.connect() else { throw ExampleError("the card does not connect: \(link.report)") }
     for tap in [taps.front, taps.back] { try tap.setMTU(link.mtu) }
     say("net-tap: \(front) and \(back) are joined; MTU \(link.mtu)")
+    if link.queueCount < queues { say("net-tap: \(queues) queues were not agreed on:\n\(link.negotiation)") }
     if link.mtu < mtu { say("net-tap: an MTU of \(mtu) was not agreed on:\n\(link.negotiation)") }
     let start = Uptime.now
     var printed = 0
@@ -66,7 +82,7 @@ import XenLoopback
       let seconds = Int((Uptime.now.nanoseconds - start.nanoseconds) / 1_000_000_000)
       if let every, seconds / every > printed {
         printed = seconds / every
-        say("net-tap: \(link.counted)")
+        for line in link.counted { say("net-tap: \(line)") }
       }
       if link.tooLongCount > 0, !hasSaidTooLong {
         hasSaidTooLong = true
@@ -76,7 +92,7 @@ import XenLoopback
       }
     }
     let isClosed = try link.close()
-    say("net-tap: \(link.counted)")
+    for line in link.counted { say("net-tap: \(line)") }
     for tap in [taps.front, taps.back] where tap.isGone {
       throw ExampleError("the TAP device \(tap.name) was removed")
     }

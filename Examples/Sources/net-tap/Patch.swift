@@ -5,7 +5,7 @@ import Synchronization
 
 /// Carries frames between a card of ours and a TAP device, on the thread of the card's bus.
 final class Patch: BusThreadClient {
-  let card = NetFrontDevice()
+  let card: NetFrontDevice
   private let cable: TapCable
   private let shown: Shown
 
@@ -16,7 +16,9 @@ final class Patch: BusThreadClient {
       var mtu = 0
       var negotiation = Negotiation()
       var report: [String] = []
-      var statistics = NetStatistics()
+      /// Of each queue.
+      var statistics: [NetStatistics] = []
+      var segmentedCounts = (toFront: UInt64(0), toBack: UInt64(0))
       /// Frames from the TAP device that the card refused, and frames from the card that the TAP device did.
       var tooLong: UInt64 = 0
       var refused: UInt64 = 0
@@ -25,7 +27,10 @@ final class Patch: BusThreadClient {
     let contents = Mutex(Contents())
   }
 
-  init(_ tap: TapInterface, _ shown: Shown) { (cable, self.shown) = (TapCable(tap), shown) }
+  init(_ tap: TapInterface, features: NetFeatures, _ shown: Shown) {
+    card = NetFrontDevice(features: features)
+    (cable, self.shown) = (TapCable(tap), shown)
+  }
 
   let isIdle = true
 
@@ -41,7 +46,8 @@ final class Patch: BusThreadClient {
     let outcome = card.isConnected ? try? cable.poll(card, now: now) : nil
     card.push()
     shown.contents.withLock { shown in
-      (shown.tooLong, shown.refused, shown.statistics) = (cable.tooLongCount, cable.refusedCount, card.statistics)
+      (shown.tooLong, shown.refused, shown.statistics) = (cable.tooLongCount, cable.refusedCount, card.queueStatistics)
+      (shown.segmentedCounts.toFront, shown.segmentedCounts.toBack) = cable.segmentedCounts
       if card.isConnected, shown.isConnected { return }
       shown.report = bus.report
       (shown.isConnected, shown.mtu, shown.negotiation) = (card.isConnected, card.mtu ?? 0, card.negotiation)

@@ -87,6 +87,21 @@ struct Attach: ParsableCommand {
   @Flag(help: "Use one slot a frame, and so frames of no more than an MTU of 1500, also where the backend offers more.")
   var singleSlots = false
 
+  @Option(
+    help: ArgumentHelp(
+      "How many queues the card may have, where the backend offers as many.", valueName: "number"))
+  var queues = 1
+
+  @Flag(
+    help: "Have every packet finished before it crosses: with its checksums, and no longer than the MTU.")
+  var noOffloads = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Have the backend hash each flow with this key (Toeplitz), and choose its queue by that.", valueName: "hex"),
+    transform: { try value(HashKey($0), "a key has 1 to 40 bytes, each of two hexadecimal digits") })
+  var hashKey: HashKey?
+
   @Option(help: ArgumentHelp("What to log, with all that is graver.", valueName: "level"))
   var logLevel = LogLevel.warning
 
@@ -103,6 +118,7 @@ struct Attach: ParsableCommand {
     guard [tap != nil, pcap != nil, address != nil].count(where: \.self) == 1 else {
       throw ValidationError("Give one of --tap, --pcap and --address.")
     }
+    guard (1...64).contains(queues) else { throw ValidationError("--queues is a number from 1 to 64.") }
     for (option, seconds) in [("--interval", interval), ("--timeout", timeout ?? 1)]
     where !(0.001...86400).contains(seconds) {
       throw ValidationError("\(option) is a number of seconds from 0.001 up to a day.")
@@ -123,9 +139,12 @@ struct Attach: ParsableCommand {
   func run() throws {
     let signals = try EndSignals()
     let platform = try NativePlatform()
+    var features = NetFeatures(
+      splitEventChannels: !oneEventChannel, scatterGather: !singleSlots, maxQueueCount: queues)
+    if noOffloads { features.offloads = [] }
     let attachment = try CardAttachment(
-      frontendPath, on: platform,
-      features: NetFeatures(splitEventChannels: !oneEventChannel, scatterGather: !singleSlots),
+      frontendPath, on: platform, features: features,
+      hashing: hashKey.map { NetHashConfiguration(toeplitz: $0.bytes, mapping: $0.mapping(queueCount: queues)) },
       announcing: address.map { [.address($0.address)] } ?? [], timeout: timeout ?? ping.map { _ in 30 },
       log: logLevel.logger("xen-netfront"),
       to: try end(), say: Self.say)
@@ -164,6 +183,28 @@ struct Attach: ParsableCommand {
   private static let say: @Sendable (String) -> Void = { line in
     print(line)
     fflush(nil)
+  }
+}
+
+/// A key of Toeplitz's, as on a command line.
+struct HashKey {
+  let bytes: [UInt8]
+
+  init?(_ text: String) {
+    let digits = Array(text.utf8)
+    guard (2...2 * Toeplitz.maxKeyByteCount).contains(digits.count), digits.count % 2 == 0 else { return nil }
+    var bytes: [UInt8] = []
+    for place in stride(from: 0, to: digits.count, by: 2) {
+      let pair = String(decoding: digits[place..<place + 2], as: UTF8.self)
+      guard pair.allSatisfy(\.isHexDigit), let byte = UInt8(pair, radix: 16) else { return nil }
+      bytes.append(byte)
+    }
+    self.bytes = bytes
+  }
+
+  /// Every queue in turn.
+  func mapping(queueCount: Int) -> [UInt32] {
+    (0..<NetHashConfiguration.maxMappingCount).map { UInt32($0 % queueCount) }
   }
 }
 

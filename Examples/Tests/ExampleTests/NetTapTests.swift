@@ -6,7 +6,10 @@ struct NetTapTests {
 
   @Test func helpNamesEveryOption() throws {
     let run = try tool.run("--help")
-    for option in ["--front <tap>", "--back <tap>", "--mtu <bytes>", "--every <seconds>", "-h, --help"] {
+    for option in [
+      "--front <tap>", "--back <tap>", "--mtu <bytes>", "--queues <number>", "--no-offloads", "--every <seconds>",
+      "-h, --help",
+    ] {
       #expect(run.output.contains(try Regex("\n  \(option)\\s+[A-Z][^\n]+")), "\(option)")
     }
     #expect(run.output.contains("\nUSAGE: net-tap ") && run.output.contains("ip link set front0 netns guest"))
@@ -20,6 +23,10 @@ struct NetTapTests {
   @Test(arguments: ["67", "65518", "-1"]) func anMTUThatNoCardHasIsRefused(mtu: String) throws {
     try tool.expectUsage(
       "--mtu is a number from 68 to 65517.", "--front", "a", "--back", "b", "--mtu=\(mtu)")
+  }
+
+  @Test(arguments: ["0", "65"]) func aNumberOfQueuesThatNoCardHasIsRefused(queues: String) throws {
+    try tool.expectUsage("--queues is a number from 1 to 64.", "--front", "a", "--back", "b", "--queues", queues)
   }
 
   @Test(arguments: ["", "a name", "a-name-of-16-byte", "a/b"]) func nameThatNoInterfaceHasIsRefused(name: String) throws
@@ -55,7 +62,7 @@ struct NetTapNamespaceTests {
 
   private func run(_ script: String, _ arguments: String...) throws -> (output: String, exitCode: Int32) {
     NetworkNamespaces.run(
-      Self.joined + script, tool.url.path, arguments.first ?? "--mtu=1500")
+      Self.joined + script, [tool.url.path] + (arguments.isEmpty ? ["--mtu=1500"] : arguments))
   }
 
   @Test func pingCrossesBothWaysAndItsPayloadIsWhole() throws {
@@ -105,6 +112,48 @@ struct NetTapNamespaceTests {
         Int($0.output.1)
       }
     #expect(received.count == 2 && received.allSatisfy { $0 > 16 << 20 }, "\(run.output)")
+  }
+
+  /// Several flows at once, both ways; what crosses is cut into segments by the machine, and by nobody before.
+  private static let severalFlows = """
+    guest iperf3 --server --one-off >&/dev/null & server=$!
+    until guest ss -tln | grep -q :5201; do sleep 0.02; done
+    iperf3 --client 10.9.0.2 --parallel 8 --bytes 40M --json ${1-} >iperf.json || { cat iperf.json; exit 1; }
+    wait $server
+    kill -INT $tap; wait $tap
+
+    """
+
+  /// What net-tap has said last: of all queues together, and of each.
+  private func counts(_ output: String) throws -> (toBack: Int, toFront: Int, queues: [(back: Int, front: Int)]) {
+    func numbers(_ text: String) -> [Int] { text.split { !$0.isNumber }.compactMap { Int($0) } }
+    let lines = output.split(separator: "\n").map(String.init)
+    let sum = try #require(lines.last { $0.contains("to be cut into segments") }, "\(output)")
+    let segments = numbers(String(try #require(sum.components(separatedBy: "segments ").last)))
+    return (
+      segments[0], segments[1],
+      lines.filter { $0.contains("net-tap: queue ") }.map(numbers).map { (back: $0[1], front: $0[3]) }
+    )
+  }
+
+  @Test(arguments: ["", "--reverse"]) func packetsToBeCutCrossOnEveryQueue(direction: String) throws {
+    let run = try run("set -- \(direction)\n" + Self.severalFlows, "--queues", "2")
+    #expect(run.exitCode == 0, "\(run.output)")
+    let counts = try counts(run.output)
+    // The client sends to the front, so from the back; 40 MiB are 640 packets of 64 KiB, and may be more smaller ones.
+    #expect((direction.isEmpty ? counts.toFront : counts.toBack) > 300, "\(run.output)")
+    #expect(counts.queues.count == 2, "\(run.output)")
+    #expect(counts.queues.allSatisfy { $0.back > 100 && $0.front > 100 }, "\(run.output)")
+    #expect(run.output.contains("; 0 failed; "), "\(run.output)")
+  }
+
+  @Test func nothingIsLeftUnfinishedWhereThatIsNotWanted() throws {
+    let run = try run("set --\n" + Self.severalFlows, "--no-offloads", "--queues", "2")
+    #expect(run.exitCode == 0, "\(run.output)")
+    let counts = try counts(run.output)
+    #expect(counts.toBack == 0 && counts.toFront == 0, "\(run.output)")
+    // No packet is longer than the MTU: 40 MiB are 29 thousand, and what is under way at the end may not cross.
+    #expect(counts.queues.reduce(0) { $0 + $1.front } > 20_000, "\(run.output)")
   }
 
   @Test func deviceThatIsRemovedEndsTheProgramWithASentence() throws {

@@ -17,6 +17,12 @@ enum NetworkNamespaces {
   static func run(_ script: String, _ arguments: String..., inNamespace: Bool = true) -> (
     output: String, exitCode: Int32
   ) {
+    run(script, arguments, inNamespace: inNamespace)
+  }
+
+  static func run(_ script: String, _ arguments: [String], inNamespace: Bool = true) -> (
+    output: String, exitCode: Int32
+  ) {
     let process = Process()
     process.executableURL = URL(filePath: "/usr/bin/env")
     let namespace = geteuid() == 0 ? ["unshare", "--net"] : ["unshare", "--user", "--map-root-user", "--net"]

@@ -11,7 +11,7 @@ struct XenNetfrontToolTests {
     for option in [
       "<path>", "--tap <name>", "--pcap <file>", "--address <a.b.c.d/n>", "--ping <a.b.c.d>", "--count <number>",
       "--size <bytes>", "--interval <seconds>", "--once", "--timeout <seconds>", "--one-event-channel",
-      "--single-slots", "--log-level <level>", "-h, --help",
+      "--single-slots", "--queues <number>", "--no-offloads", "--hash-key <hex>", "--log-level <level>", "-h, --help",
     ] {
       // With what it does, on its line or the next.
       #expect(run.output.contains(try Regex("\n  \(option)\\s+[A-Z][^\n]+")), "\(option)")
@@ -42,6 +42,11 @@ struct XenNetfrontToolTests {
     (
       "--ping names another host of the network 10.9.0.2/24.",
       "\(path) --address 10.9.0.2/24 --ping 10.9.0.2"
+    ),
+    ("--queues is a number from 1 to 64.", "\(path) --tap tap0 --queues 65"),
+    (
+      "The value '6d5' is invalid for '--hash-key <hex>': a key has 1 to 40 bytes, each of two hexadecimal digits",
+      "\(path) --tap tap0 --hash-key 6d5"
     ),
     ("--once goes with --ping.", "\(path) --address 10.9.0.2/24 --once"),
     ("--count is a number from 1 to 65535.", "\(path) --tap tap0 --count 0"),

@@ -7,6 +7,7 @@
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/magic.h>
+#include <linux/virtio_net.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -17,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 
 int linux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
@@ -53,10 +55,29 @@ static struct ifreq named(const char *name) {
   return request;
 }
 
-int linux_tap_attach(int descriptor, const char *name) {
+_Static_assert(sizeof(struct linux_virtio_net_header) == sizeof(struct virtio_net_hdr), "the kernel's header");
+
+int linux_tap_attach(int descriptor, const char *name, int is_multi_queue) {
   struct ifreq request = named(name);
-  request.ifr_flags = IFF_TAP | IFF_NO_PI;
-  return ioctl(descriptor, TUNSETIFF, &request);
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (is_multi_queue ? IFF_MULTI_QUEUE : 0);
+  // Somebody may have left a device that stays with another size.
+  int size = sizeof(struct linux_virtio_net_header);
+  return ioctl(descriptor, TUNSETIFF, &request) != 0 ? -1 : ioctl(descriptor, TUNSETVNETHDRSZ, &size);
+}
+
+int linux_tap_set_offloads(int descriptor, int checksum, int tcpv4, int tcpv6) {
+  unsigned long offloads = (checksum ? TUN_F_CSUM : 0) | (tcpv4 ? TUN_F_TSO4 : 0) | (tcpv6 ? TUN_F_TSO6 : 0);
+  return ioctl(descriptor, TUNSETOFFLOAD, offloads);
+}
+
+long linux_tap_write(int descriptor, const struct linux_virtio_net_header *header, const void *bytes, unsigned long count) {
+  struct iovec parts[] = {{(void *)header, sizeof *header}, {(void *)bytes, count}};
+  return writev(descriptor, parts, 2);
+}
+
+long linux_tap_read(int descriptor, struct linux_virtio_net_header *header, void *bytes, unsigned long count) {
+  struct iovec parts[] = {{header, sizeof *header}, {bytes, count}};
+  return readv(descriptor, parts, 2);
 }
 
 int linux_tap_set_carrier(int descriptor, int is_up) { return ioctl(descriptor, TUNSETCARRIER, &is_up); }

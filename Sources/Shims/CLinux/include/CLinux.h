@@ -26,9 +26,30 @@ int linux_accept(int socket);
 /// Names the calling thread, as far as 15 bytes go.
 void linux_name_thread(const char *name);
 
-/// Makes `descriptor`, one of /dev/net/tun, the TAP device `name` (TUNSETIFF, without packet information), which is created
-/// where there is none; -1 on failure.
-int linux_tap_attach(int descriptor, const char *name);
+/// What stands before each packet from or to a TAP device: `struct virtio_net_hdr` of linux/virtio_net.h, in the machine's
+/// byte order.
+struct linux_virtio_net_header {
+  unsigned char flags;
+  unsigned char gso_type;
+  unsigned short hdr_len;
+  unsigned short gso_size;
+  unsigned short csum_start;
+  unsigned short csum_offset;
+};
+
+/// Makes `descriptor`, one of /dev/net/tun, the TAP device `name`, or a queue of it, which is created where there is none
+/// (TUNSETIFF, without packet information, with a header of linux_virtio_net_header's size); -1 on failure.
+int linux_tap_attach(int descriptor, const char *name, int is_multi_queue);
+
+/// Says what a TAP device may give unfinished (TUNSETOFFLOAD; each 0 or 1), of which the latter two ask for the first; -1 on
+/// failure.
+int linux_tap_set_offloads(int descriptor, int checksum, int tcpv4, int tcpv6);
+
+/// writev(2) of a packet's header and the packet.
+long linux_tap_write(int descriptor, const struct linux_virtio_net_header *header, const void *bytes, unsigned long count);
+
+/// readv(2) of a packet's header and the packet.
+long linux_tap_read(int descriptor, struct linux_virtio_net_header *header, void *bytes, unsigned long count);
 
 /// Says whether the link of a TAP device is up (TUNSETCARRIER; 0 or 1); -1 on failure.
 int linux_tap_set_carrier(int descriptor, int is_up);

@@ -1,4 +1,4 @@
-import NetIf
+import XenPlatform
 
 /// Frames one behind the other in memory that is ours alone.
 public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, ExpressibleByArrayLiteral {
@@ -11,10 +11,13 @@ public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, Express
   public init() {}
 
   /// An empty one with room for as much as `other` has.
-  init(capacityOf other: NetFrameBatch) {
-    bytes.reserveCapacity(other.bytes.count)
-    ends.reserveCapacity(other.ends.count)
-    metadata.reserveCapacity(other.ends.count)
+  package init(capacityOf other: NetFrameBatch) { reserveCapacity(count: other.count, byteCount: other.byteCount) }
+
+  /// Allocates room for so many frames of so many bytes together.
+  package mutating func reserveCapacity(count: Int, byteCount: Int) {
+    bytes.reserveCapacity(byteCount)
+    ends.reserveCapacity(count)
+    metadata.reserveCapacity(count)
   }
 
   public init(arrayLiteral frames: [UInt8]...) { for frame in frames { append(frame.span) } }
@@ -37,19 +40,21 @@ public struct NetFrameBatch: RandomAccessCollection, Hashable, Sendable, Express
     self.metadata.append(metadata)
   }
 
-  /// Copies a frame that has just arrived to the end; once.
-  public mutating func append(_ frame: borrowing NetFrontFrame) {
-    for index in 0..<frame.fragmentCount {
-      let fragment = frame[index]
-      // Safe: the frame is valid during the call. What its backend writes meanwhile is in the copy or is not.
-      unsafe bytes.append(contentsOf: UnsafeRawBufferPointer(start: fragment.baseAddress, count: fragment.count))
+  /// Copies a frame that lies in pieces to the end; each byte once. What a peer writes meanwhile is in the copy or is not.
+  package mutating func append(
+    piecesOf metadata: NetPacketMetadata, count: Int, _ piece: (Int) -> SharedBytes
+  ) {
+    for index in 0..<count {
+      let bytes = piece(index)
+      // Safe: the piece is valid during the call.
+      unsafe self.bytes.append(contentsOf: UnsafeRawBufferPointer(start: bytes.baseAddress, count: bytes.count))
     }
-    ends.append(bytes.count)
-    metadata.append(frame.metadata)
+    ends.append(self.bytes.count)
+    self.metadata.append(metadata)
   }
 
   /// Forgets the frames, and keeps their memory.
-  mutating func removeAll() {
+  package mutating func removeAll() {
     bytes.removeAll(keepingCapacity: true)
     ends.removeAll(keepingCapacity: true)
     metadata.removeAll(keepingCapacity: true)
