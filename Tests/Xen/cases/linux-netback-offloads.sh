@@ -14,7 +14,8 @@ eval "$(xen-device create vif --frontend-domain 0 --frontend-root udevice --mac 
 wait_for "vif0.0 is there" test -e /sys/class/net/vif0.0
 ip link set vif0.0 up
 ip addr add 10.9.0.1/24 dev vif0.0
-ip addr add fd09::1/64 dev vif0.0 nodad
+echo 0 > /proc/sys/net/ipv6/conf/vif0.0/accept_dad
+ip addr add fd09::1/64 dev vif0.0
 unshare -n sleep 1000 &
 namespace=$!
 inside() { nsenter -n -t $namespace "$@"; }
@@ -33,7 +34,8 @@ attach() {
   ip link set tap0 netns $namespace
   inside ip addr add 10.9.0.2/24 dev tap0
   inside ip link set tap0 up
-  inside ip addr add fd09::2/64 dev tap0 nodad
+  inside sh -c 'echo 0 > /proc/sys/net/ipv6/conf/tap0/accept_dad'
+  inside ip addr add fd09::2/64 dev tap0
   ping -q -c 3 -i 0.1 -W 5 10.9.0.2
 }
 leave() {
