@@ -1,6 +1,6 @@
 # Every target works on a fresh Debian or Ubuntu machine with Swift 6.3 and this file.
 .POSIX:
-.PHONY: help deps lint build programs test bench model genmc sanitize xen-test demo
+.PHONY: help deps lint build programs test bench model genmc sanitize storm sanitize-address fuzz coverage xen-test demo
 
 # libxen-dev: XenNative and the C oracle. e2fsprogs: the demo's ext4 image. valgrind: counts instructions.
 # The rest: programs that the examples are tested with.
@@ -9,7 +9,8 @@ PACKAGES = libxen-dev liburing-dev libnbd-dev pkg-config e2fsprogs valgrind ipro
 # The emulator that boots a real Xen, and what its image is made with.
 XEN_TEST_PACKAGES = qemu-system-x86 cpio xz-utils
 SWIFT_SOURCES = Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources \
-  Examples/Package.swift Examples/Sources Examples/Tests Tests/Threads/Package.swift
+  Examples/Package.swift Examples/Sources Examples/Tests \
+  Fuzz/Package.swift Fuzz/Sources
 
 help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
@@ -17,6 +18,10 @@ help:
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
 	@echo "make model       check the models of the rings' notification protocol"
 	@echo "make sanitize    the rings' two ends in two threads under Thread Sanitizer"
+	@echo "make storm       what hostile peers can do, at length: REQUESTS under each mutator, and SEEDS of whole systems"
+	@echo "make sanitize-address    the same in short under Address Sanitizer"
+	@echo "make fuzz        fuzz each target for SECONDS=30, and print what was reached"
+	@echo "make coverage    line coverage of the sources by file"
 	@echo "make xen-test    the drivers on a real Xen against Linux's own, emulated (SKIPPED where there is no QEMU)"
 	@echo "make lint        check the layout of the Swift sources"
 
@@ -76,6 +81,23 @@ genmc:
 # Fails unless the same rings with relaxed memory orders are caught.
 sanitize: deps
 	Tests/Threads/run
+
+# Some minutes a million requests; one seed takes about a second.
+REQUESTS = 1000000
+SEEDS = 10000
+storm: deps
+	SWIFT_XEN_STORM_REQUESTS=$(REQUESTS) swift test --disable-xctest --filter MutatorTests
+	SWIFT_XEN_SEEDS=$(SEEDS) swift test --disable-xctest --filter SimulationTests
+
+# In a folder of its own, since everything is built anew.
+sanitize-address: deps
+	SWIFT_XEN_STORM_REQUESTS=2000 SWIFT_XEN_SEEDS=5 swift test --disable-xctest --sanitize=address \
+	  --scratch-path .build/address --filter SecurityTests
+fuzz: deps
+	Fuzz/run $(or $(SECONDS),30) $(TARGETS)
+
+coverage: deps programs
+	Tests/coverage
 
 xen-test: deps
 	@$(MAKE) -s deps PACKAGES="$(XEN_TEST_PACKAGES)" || { echo "xen-test: SKIPPED: $(XEN_TEST_PACKAGES) cannot be had"; exit 0; }; \

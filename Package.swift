@@ -102,6 +102,12 @@ let package = Package(
         "XenPlatform", system,
       ],
       swiftSettings: strict),
+    // What Fuzz/ fuzzes, as a target of this package's too, so that its tests run the corpora.
+    .target(
+      name: "FuzzCases",
+      dependencies: ["BlkBack", "BlkFront", "NetBack", "NetFront", "XenLoopback", "XenRing", logging],
+      path: "Fuzz/Sources/FuzzTargets", swiftSettings: strict),
+    .testTarget(name: "FuzzTests", dependencies: ["FuzzCases"], swiftSettings: strict),
     .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
   ]
 )

@@ -36,6 +36,17 @@ let package = Package(
       ],
       swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(
+      name: "net-benchmark",
+      dependencies: [
+        .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
+    .executableTarget(name: "net-twin"),
+    .executableTarget(
       name: "ring-benchmark",
       dependencies: [
         "CRingTwin",

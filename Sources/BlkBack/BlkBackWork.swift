@@ -102,7 +102,12 @@ struct BlkBackWork: ~Copyable {
   private var copies: [GrantCopy] = []
   private var copyPlaces: [Int] = []
   private var counts = BlkBackStatistics()
+  /// The store completes what it is given before it returns: then the guest is shown the first answers of a full ring while the
+  /// store is busy with the others, and neither waits for the other.
+  private var answersAtOnce = false
 
+  /// How many requests such a store is given in one turn.
+  private static var turnCount: Int { 16 }
   /// Pages of the frontend's that nobody used for so long are unmapped, as Linux's backend does it.
   private static var persistentLife: UInt64 { 60_000_000_000 }
   /// Buffers are given back when the queue has had nothing to do for so long.
@@ -156,6 +161,7 @@ struct BlkBackWork: ~Copyable {
     store.reap(into: &completions)
     let hasCompleted = !completions.list.isEmpty
     finish()
+    let budget = answersAtOnce ? min(budget, Self.turnCount) : budget
     let taken = try take(budget: budget)
     proceed()
     try countWaited()
@@ -275,6 +281,7 @@ struct BlkBackWork: ~Copyable {
     var requests: [StoreRequest] = []
     swap(&requests, &batch)
     store.submit(requests.span, to: &completions)
+    answersAtOnce = !completions.list.isEmpty
     requests.removeAll(keepingCapacity: true)
     swap(&requests, &batch)
   }

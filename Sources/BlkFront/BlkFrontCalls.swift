@@ -13,10 +13,13 @@ final class BlkFrontCalls: BusThreadClient {
   private var line: [(place: Int, id: UInt64)] = []
   private var lineStart = 0
   private var shown = BlkFrontFacts()
+  private var workDone: UInt64 = 0
 
   init(_ device: BlkFrontDevice, _ mailbox: BusMailbox<BlkFrontCall, BlkFrontFacts>) {
     (self.device, mail) = (device, BusMail(mailbox))
   }
+
+  var workCount: UInt64? { workDone }
 
   var isIdle: Bool { freePlaces.count == calls.count && !mail.awaitsConnection }
 
@@ -42,6 +45,7 @@ final class BlkFrontCalls: BusThreadClient {
   }
 
   private func admit(_ call: BlkFrontCall) {
+    workDone &+= 1
     let place: Int
     if let free = freePlaces.popLast() {
       place = free
@@ -109,6 +113,7 @@ final class BlkFrontCalls: BusThreadClient {
   }
 
   private func complete(_ completion: BlkFrontCompletion) {
+    workDone &+= 1
     let (place, sector) = (Int(completion.tag >> 32), Int(completion.tag & 0xFFFF_FFFF))
     calls[place]!.inFlightCount -= 1
     switch completion.result {

@@ -43,6 +43,8 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   private static let maxVectorCount = 128
   private static let maxMergedByteCount = 1 << 20
   private static let tableCount = 64
+  /// How many operations the kernel is given at once.
+  private static let startCount = 8
   private static let maxDiscardByteCount: UInt64 = 1 << 30
   private static let maxAttempts = 100
 
@@ -91,7 +93,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   var operationCount: UInt64 { ring.operationCount }
 
   mutating func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
-    var index = 0
+    var (index, putCount) = (0, 0)
     while index < requests.count {
       let request = requests[index]
       index += 1
@@ -103,6 +105,12 @@ final class FileQueue: BlockStore, @unchecked Sendable {
           index = merge(first, requests, from: index)
         }
         start(first)
+        // A disk begins with the first ones while we put the others.
+        putCount += 1
+        if putCount >= Self.startCount {
+          putCount = 0
+          ring.submit()
+        }
       case .writeBarrier: begin(request, .flushBefore, &completions)
       case .flush: begin(request, .flush, &completions)
       case .discard, .secureDiscard: begin(request, .discard, &completions)

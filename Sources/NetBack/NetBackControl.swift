@@ -84,8 +84,7 @@ final class NetBackControl: DataQueue, CustomStringConvertible, @unchecked Senda
     if ring.hasUnpushed, ring.pushAndCheckNotify() { channel.notify() }
     if taken == budget { return .more }
     if try ring.finalCheck() { return .more }
-    channel.rearm()
-    return .idle
+    return channel.rearm(at: now, worked: taken > 0).map(PollOutcome.idleUntil) ?? .idle
   }
 
   private func answer(_ raw: NetIfControlRequest) -> NetIfControlResponse {

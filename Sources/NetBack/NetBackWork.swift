@@ -64,13 +64,14 @@ struct NetBackWork: ~Copyable {
     // Both, since each asks for its own events.
     let (hasMoreToTake, hasMoreToGive) = (try transmit.hasMore(), try receive.hasMore())
     if hasMoreToTake || hasMoreToGive { return .more }
-    channels.rearm()
-    let instants = (transmit.creditComes, receive.nextLook(after: now))
-    switch instants {
-    case (nil, nil): return .idle
-    case (let instant?, nil), (nil, let instant?): return .idleUntil(instant)
-    case (let credit?, let look?): return .idleUntil(min(credit, look))
-    }
+    let credit = transmit.creditComes
+    // Who waits for credit has been heard.
+    let held = channels.rearm(at: now, worked: taken > 0 || given > 0 || credit != nil)
+    var instant: Uptime?
+    if let credit { instant = credit }
+    if let look = receive.nextLook(after: now) { instant = min(look, instant ?? look) }
+    if let held { instant = min(held, instant ?? held) }
+    return instant.map(PollOutcome.idleUntil) ?? .idle
   }
 
   /// Before anything else is put there: the two lines change places, and none of the frames is copied.

@@ -39,6 +39,12 @@ final class NetFrontCalls: BusThreadClient {
     (self.device, mail, self.inbox) = (device, BusMail(mailbox), inbox)
   }
 
+  /// Frames either way.
+  var workCount: UInt64? {
+    let counts = device.statistics
+    return [counts.tx, counts.rx].reduce(0) { $0 &+ $1.packets &+ $1.errors &+ $1.drops }
+  }
+
   var isIdle: Bool { calls.isEmpty && !mail.awaitsConnection && device.inFlightCount == 0 }
 
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }

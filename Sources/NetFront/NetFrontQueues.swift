@@ -164,6 +164,8 @@ final class NetFrontQueues {
     statistics.tx = transmits[number].counts
     statistics.rx = receives[number].counts
     statistics.rxGSOChecksumFixups = receives[number].checksumFixups
+    statistics.txSegmented = transmits[number].segmentedCount
+    statistics.rxSegmented = receives[number].segmentedCount
     statistics.txRing = transmits[number].ringStatistics
     statistics.rxRing = receives[number].ringStatistics
     return statistics

@@ -28,6 +28,8 @@ struct NetFrontReceive: ~Copyable {
   private(set) var counts = NetCounts()
   /// Frames to be cut that came without a blank checksum.
   private(set) var checksumFixups: UInt64 = 0
+  /// Frames to be cut that were handed over.
+  private(set) var segmentedCount: UInt64 = 0
 
   /// Where frames of a backend that is not trusted are copied to before anybody looks at them; nil for one that is.
   private let bounce: NetFrontBounce?
@@ -91,6 +93,7 @@ struct NetFrontReceive: ~Copyable {
         if try take(response, in: slot) {
           if let bounce { bounce.handOver(frame, body) } else { body(frame) }
           counts.count(packetOf: frame.byteCount)
+          if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
           received += 1
           endFrame()
         }

@@ -34,6 +34,8 @@ struct NetFrontTransmit: ~Copyable {
   private var multicastChanges: [UInt16: NetFrontMulticast.Change] = [:]
   private var multicastResults: [(change: NetFrontMulticast.Change, result: NetTxResult)] = []
   private(set) var counts = NetCounts()
+  /// Frames that were put to be cut.
+  private(set) var segmentedCount: UInt64 = 0
 
   init(
     ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming NetFrontPages, isUntrusted: Bool
@@ -84,7 +86,10 @@ struct NetFrontTransmit: ~Copyable {
       frame.extracting(first: xenPageSize),
       Entry(isInFlight: true, first: first, byteCount: UInt16(byteCount), unansweredCount: UInt8(count)),
       size: byteCount, flags: flags, form.checksum)
-    if let segmentation = form.segmentation { put(NetIfExtraInfo(segmentation)) }
+    if let segmentation = form.segmentation {
+      put(NetIfExtraInfo(segmentation))
+      segmentedCount &+= 1
+    }
     for part in 1..<count {
       let start = part * xenPageSize
       let bytes = frame.extracting(droppingFirst: start).extracting(first: xenPageSize)

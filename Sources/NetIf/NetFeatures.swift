@@ -8,8 +8,8 @@ public struct NetFeatures: Hashable, Sendable {
   /// Packets of several slots, and so of more than a page (`feature-sg`).
   public var scatterGather: Bool
 
-  /// What we take from the other end unfinished, and give to it so where it says that it takes it. What is behind our end
-  /// may take less: then less is offered.
+  /// What is taken from the other end unfinished, as far as what is behind our end takes it, and what a frontend sends so where the
+  /// backend takes it. A backend gives its guest whatever that takes.
   public var offloads = NetOffloads.all
   /// How many queues at most: what a backend offers (`multi-queue-max-queues`), and what a frontend uses of that
   /// (`multi-queue-num-queues`). 1 to 64. Each costs a frontend two rings and the pages of both.

@@ -13,12 +13,21 @@ public protocol BusThreadClient: AnyObject {
   /// Appends what to sleep on besides the bus; asked before every sleep.
   func appendDescriptors(to list: inout [CInt])
 
+  /// How much it has done so far, counted in whatever way. What wakes the thread again and again without that this changes, as
+  /// a peer's storm of events does, is then listened to less and less, down to once in a tenth of a second (XSA-391). Nil for
+  /// whoever does not count.
+  var workCount: UInt64? { get }
+
   /// Whether nothing is under way any more, so that the bus may take leave of its devices. Asked after each poll once the
   /// thread has been told to end.
   var isIdle: Bool { get }
 
   /// The bus has let go of everything, and nothing is polled any more.
   func ended()
+}
+
+extension BusThreadClient {
+  public var workCount: UInt64? { nil }
 }
 
 /// A ``Bus`` on a thread of its own.
@@ -35,18 +44,20 @@ public final class BusThread: Sendable {
   /// - Parameters:
   ///   - queueHost: who polls the queues of backends; by default each has a thread of its own.
   ///   - name: of the thread, as tools show it; its first 15 bytes count.
+  ///   - sleep: how the thread waits.
   ///   - setUp: registers drivers, and makes what is to work beside the bus, if anything is. It runs here, before the
   ///     thread does.
   /// - Throws: what `setUp` threw as `.store`; `.resource` when the process has no thread or descriptor left.
   public init(
     on platform: any Platform, queueHost: any QueueHost = ThreadPerQueue(), log: Logger = Logger(label: "xenbus"),
-    name: String = "xenbus", setUp: @Sendable (Bus) throws(XenstoreError) -> (any BusThreadClient)?
+    name: String = "xenbus", sleep: AdaptiveSleep = AdaptiveSleep(),
+    setUp: @Sendable (Bus) throws(XenstoreError) -> (any BusThreadClient)?
   ) throws(DeviceError) {
     let loop: BusLoop
     do throws(ResourceError) { state = try BusThreadState() } catch { throw .resource("\(error)") }
     do throws(XenstoreError) {
       let bus = try Bus(on: platform, queueHost: queueHost, log: log)
-      loop = BusLoop(bus, try setUp(bus), state, name: name)
+      loop = BusLoop(bus, try setUp(bus), state, name: name, sleep: sleep)
     } catch { throw .store(error) }
     // Safe: the thread takes over the one reference that is retained here, and with it all that is not ours to share.
     let argument = unsafe Unmanaged.passRetained(loop).toOpaque()
@@ -156,9 +167,12 @@ private final class BusLoop {
   private let client: (any BusThreadClient)?
   private let state: BusThreadState
   private let name: String
+  private var sleep: AdaptiveSleep
 
-  init(_ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, name: String) {
-    (self.bus, self.client, self.state, self.name) = (bus, client, state, name)
+  init(
+    _ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, name: String, sleep: AdaptiveSleep
+  ) {
+    (self.bus, self.client, self.state, self.name, self.sleep) = (bus, client, state, name, sleep)
   }
 
   func run() {
@@ -179,6 +193,8 @@ private final class BusLoop {
     let own = [state.wakeup.descriptor] + bus.descriptors
     var descriptors = own
     var waits: [pollfd] = []
+    var wakes = ClientWakes()
+    var isWokenByClient = false
     while true {
       if standStill() {
         bus.resume()
@@ -188,6 +204,7 @@ private final class BusLoop {
       let now = Uptime.now
       let outcome = client?.poll(bus, now: now) ?? .idle
       if outcome == .stopped { return }
+      wakes.note(client?.workCount, isWokenByClient: isWokenByClient, now: now)
       let deadline = state.deadline.withLock { $0 }
       if let deadline {
         if now >= deadline || (isLeaving && bus.isEmpty) { return }
@@ -199,11 +216,12 @@ private final class BusLoop {
         }
       }
       descriptors.removeSubrange(own.count...)
-      client?.appendDescriptors(to: &descriptors)
+      if wakes.heldUntil == nil { client?.appendDescriptors(to: &descriptors) }
       waits.removeAll(keepingCapacity: true)
       for descriptor in descriptors { waits.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)) }
       let isDue = busOutcome == .more || outcome == .more
-      _ = Wakeup.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, deadline))
+      _ = sleep.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, [deadline, wakes.heldUntil]))
+      isWokenByClient = waits[own.count...].contains { $0.revents != 0 }
       if waits[0].revents != 0 { state.wakeup.clear() }
       busIsDue = busOutcome == .more || waits[1..<own.count].contains { $0.revents != 0 }
     }
@@ -236,10 +254,31 @@ private final class BusLoop {
     }
   }
 
-  /// Until the client's instant or the deadline, whichever comes first.
-  private func milliseconds(_ outcome: PollOutcome, _ deadline: Uptime?) -> CInt {
-    var instant = deadline
-    if case .idleUntil(let wanted) = outcome { instant = min(wanted, instant ?? wanted) }
+  /// Until the client's instant or the first of others.
+  private func milliseconds(_ outcome: PollOutcome, _ others: [Uptime?]) -> CInt {
+    var instant: Uptime?
+    if case .idleUntil(let wanted) = outcome { instant = wanted }
+    for case let other? in others { instant = min(other, instant ?? other) }
     return instant?.millisecondsFromNow ?? -1
+  }
+}
+
+/// What wakes the thread for its client: when that has done nothing for many wakes in a row, its descriptors do not wake the
+/// thread for a while.
+private struct ClientWakes {
+  private(set) var heldUntil: Uptime?
+  private var spurious = SpuriousEvents()
+  private var workCount: UInt64 = 0
+
+  /// The client has been polled.
+  mutating func note(_ count: UInt64?, isWokenByClient: Bool, now: Uptime) {
+    guard let count else { return }
+    if count != workCount {
+      (heldUntil, spurious, workCount) = (nil, SpuriousEvents(), count)
+    } else if let end = heldUntil {
+      if end <= now { heldUntil = spurious.hold(now) }
+    } else if isWokenByClient {
+      heldUntil = spurious.hold(now)
+    }
   }
 }

@@ -57,6 +57,7 @@ public struct EventChannelPair: Sendable {
   public let rx: EventChannelPort
   private var isTxMasked = false
   private var isRxMasked = false
+  private var spurious = SpuriousEvents()
 
   /// - Parameters:
   ///   - rx: nil when `tx` serves both.
@@ -85,6 +86,17 @@ public struct EventChannelPair: Sendable {
     while !isTxMasked || (isSplit && !isRxMasked), let port = handle.nextPending() {
       if port == tx { isTxMasked = true } else if port == rx { isRxMasked = true }
     }
+  }
+
+  /// The same for all of them as for one (``EventChannel/rearm(at:worked:)``): who has either channel sends for nothing.
+  public mutating func rearm(at now: Uptime, worked: Bool) -> Uptime? {
+    if worked {
+      spurious = SpuriousEvents()
+    } else if isTxMasked || isRxMasked, let instant = spurious.hold(now) {
+      return instant
+    }
+    rearm()
+    return nil
   }
 
   /// The work that the events asked for is done: lets the next ones in.

@@ -1,9 +1,11 @@
 /// How long a channel stays masked after events in a row that asked for nothing: not at all after the first few, which every
 /// honest end sends now and then, and then twice as long each time.
-struct SpuriousEvents: Sendable {
+package struct SpuriousEvents: Sendable {
   private var count: UInt32 = 0
   /// In nanoseconds; zero when nothing is held back.
   private var end: UInt64 = 0
+
+  package init() {}
 
   static let allowedCount: UInt32 = 16
   /// In nanoseconds.
@@ -13,7 +15,7 @@ struct SpuriousEvents: Sendable {
   /// An event that was taken has asked for nothing, or the time is up that this gave before.
   ///
   /// - Returns: until when the channel stays masked; nil when it does not.
-  mutating func hold(_ now: Uptime) -> Uptime? {
+  package mutating func hold(_ now: Uptime) -> Uptime? {
     if end > 0 {
       if now.nanoseconds < end { return Uptime(nanoseconds: end) }
       end = 0

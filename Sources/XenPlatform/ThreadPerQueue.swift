@@ -6,17 +6,22 @@ import Synchronization
 public final class ThreadPerQueue: QueueHost {
   private let threads = Mutex<[ObjectIdentifier: QueueThread]>([:])
   private let budget: Int
+  private let sleep: AdaptiveSleep
 
-  /// - Parameter budget: requests a poll may do before it looks whether it should stop; positive.
-  public init(budget: Int = 64) {
+  /// - Parameters:
+  ///   - budget: requests a poll may do before it looks whether it should stop; positive.
+  ///   - sleep: how each thread waits for its queue.
+  public init(budget: Int = 64, sleep: AdaptiveSleep = AdaptiveSleep()) {
     precondition(budget > 0, "a poll needs a budget")
     self.budget = budget
+    self.sleep = sleep
   }
 
   public func start(
     _ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void
   ) throws(ResourceError) {
-    let thread = try QueueThread(queue: queue, name: name, budget: budget, whenStopped: whenStopped)
+    let thread = try QueueThread(
+      queue: queue, name: name, budget: budget, sleep: sleep, whenStopped: whenStopped)
     try thread.start()
     let former = threads.withLock { $0.updateValue(thread, forKey: ObjectIdentifier(queue)) }
     precondition(former == nil, "a queue is started once")
@@ -31,11 +36,12 @@ public final class ThreadPerQueue: QueueHost {
 
 /// One queue's thread. Its creator starts it once and joins it once.
 ///
-/// Sendable: `handle` is written before and read after the thread's life; `waits` is the thread's own.
+/// Sendable: `handle` is written before and read after the thread's life; `waits` and `sleep` are the thread's own.
 private final class QueueThread: @unchecked Sendable {
   private let queue: any DataQueue
   private let name: String
   private let budget: Int
+  private var sleep: AdaptiveSleep
   private let whenStopped: @Sendable () -> Void
   private let stop: Wakeup
   private let descriptors: [CInt]
@@ -44,8 +50,9 @@ private final class QueueThread: @unchecked Sendable {
   private var handle = pthread_t()
 
   init(
-    queue: any DataQueue, name: String, budget: Int, whenStopped: @escaping @Sendable () -> Void
+    queue: any DataQueue, name: String, budget: Int, sleep: AdaptiveSleep, whenStopped: @escaping @Sendable () -> Void
   ) throws(ResourceError) {
+    self.sleep = sleep
     stop = try Wakeup()
     self.queue = queue
     self.name = name
@@ -94,7 +101,7 @@ private final class QueueThread: @unchecked Sendable {
         // poll(2) passes over a negative one.
         waits[index + 1].fd = queue.waits(for: descriptors[index]) ? descriptors[index] : -1
       }
-      if Wakeup.wait(for: &waits, timeout: timeout), waits[0].revents != 0 { return }
+      if sleep.wait(for: &waits, timeout: timeout), waits[0].revents != 0 { return }
     }
   }
 }

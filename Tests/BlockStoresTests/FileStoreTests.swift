@@ -161,7 +161,8 @@ struct FileStoreTests {
   }
 
   /// Each request's bytes lie alone in their page, with others' all around.
-  @Test(arguments: [FileWay.ringDirect, .ringCached]) func mergedReadsStayWithinWhatEachWasGranted(
+  // swift-format-ignore: AlwaysUseLowerCamelCase
+  @Test(arguments: [FileWay.ringDirect, .ringCached]) func XSA229_mergedReadsStayWithinWhatEachWasGranted(
     _ way: FileWay
   ) throws {
     let content = pattern(1 << 20, seed: 11)

@@ -73,6 +73,7 @@ struct NetFrontPairTests {
     let statistics = pair.card.statistics
     #expect(statistics.tx.packets == 60 && statistics.rx.packets == 60 && statistics.rxGSOChecksumFixups == 0)
     #expect(statistics.tx.bytes == packets.reduce(0) { $0 + UInt64($1.bytes.count) })
+    #expect(statistics.txSegmented == 60 && statistics.rxSegmented == 60)
     if queueCount > 1 { #expect(pair.card.queueStatistics.allSatisfy { $0.tx.packets > 0 && $0.rx.packets > 0 }) }
   }
 

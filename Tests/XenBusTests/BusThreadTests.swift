@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 import XenBus
@@ -40,5 +41,45 @@ import XenPlatform
     back.end(within: 0)
     back.join()
     #expect(try rig.state(disk.backendPath) == .initWait)
+  }
+
+  /// A descriptor that is always readable, and nothing to do.
+  @Test func clientThatIsWokenForNothingIsWokenLessAndLess() throws {
+    let client = RestlessClient()
+    let thread = try BusThread(on: rig.guest, log: .silent) { (_) throws(XenstoreError) in client }
+    Wakeup.wait(for: -1, timeout: 1000)
+    let polls = client.pollCount.load(ordering: .relaxed)
+    // Sixteen at once, ten at doubling distances up to a tenth of a second, and then two each time.
+    #expect((17...80).contains(polls), "\(polls) polls in a second")
+    // What it does is forgiven.
+    client.works.store(true, ordering: .relaxed)
+    thread.wake()
+    Wakeup.wait(for: -1, timeout: 200)
+    #expect(client.pollCount.load(ordering: .relaxed) > 1000)
+    thread.end(within: 0)
+    thread.join()
+  }
+
+  private final class RestlessClient: BusThreadClient, Sendable {
+    let pollCount = Atomic(0)
+    let works = Atomic(false)
+    private let done = Atomic<UInt64>(0)
+    private let wakeup: Wakeup = {
+      let wakeup = try! Wakeup()
+      wakeup.signal()
+      return wakeup
+    }()
+
+    var workCount: UInt64? { done.load(ordering: .relaxed) }
+    var isIdle: Bool { true }
+
+    func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+      pollCount.wrappingAdd(1, ordering: .relaxed)
+      if works.load(ordering: .relaxed) { done.wrappingAdd(1, ordering: .relaxed) }
+      return .idle
+    }
+
+    func appendDescriptors(to list: inout [CInt]) { list.append(wakeup.descriptor) }
+    func ended() {}
   }
 }

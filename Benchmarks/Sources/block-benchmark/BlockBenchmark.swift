@@ -36,6 +36,11 @@ import SystemPackage
   @Option(help: ArgumentHelp("Rings of the disk, each with a thread of the backend's.", valueName: "count"))
   var queues = 1
 
+  @Option(
+    help: ArgumentHelp(
+      "How long a thread looks for work at most before it sleeps; 0 never to.", valueName: "microseconds"))
+  var looking = AdaptiveSleep.defaultMaxNanoseconds / 1000
+
   @Flag(help: "Past the page cache (O_DIRECT).")
   var direct = false
 
@@ -52,7 +57,8 @@ import SystemPackage
 
   func run() throws {
     let disk = try DiskUnderTest(
-      image: FilePath(image), isDirect: direct, blockByteCount: blockSize, depth: depth, queueCount: queues)
+      image: FilePath(image), isDirect: direct, blockByteCount: blockSize, depth: depth, queueCount: queues,
+      sleep: AdaptiveSleep(maxNanoseconds: min(looking, 1_000_000) * 1000))
     let figures = try disk.measure(workload, copies: copies, seconds: seconds, requests: requests)
     disk.close()
     print(figures)

@@ -15,7 +15,12 @@ final class DiskUnderTest {
   private let depth: Int
   private let blockCount: UInt64
 
-  init(image: FilePath, isDirect: Bool, blockByteCount: Int, depth: Int, queueCount: Int) throws {
+  private let sleep: AdaptiveSleep
+
+  init(
+    image: FilePath, isDirect: Bool, blockByteCount: Int, depth: Int, queueCount: Int, sleep: AdaptiveSleep
+  ) throws {
+    self.sleep = sleep
     let log = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
     let driverDomain = loopback.addDomain()
     let guest = loopback.addDomain()
@@ -30,7 +35,8 @@ final class DiskUnderTest {
     guest.sharedPageLimit = 1 << 20
     let device = try Toolstack(on: driverDomain).addVbd(
       to: guest.domain, servedBy: driverDomain.domain, params: image.string)
-    backend = try BusThread(on: driverDomain, log: log) { (bus) throws(XenstoreError) in
+    let host = ThreadPerQueue(sleep: sleep)
+    backend = try BusThread(on: driverDomain, queueHost: host, log: log) { (bus) throws(XenstoreError) in
       var options = BlkBackOptions()
       options.maxQueueCount = queueCount
       options.persistentPageCount = 65536
@@ -80,6 +86,7 @@ final class DiskUnderTest {
     var random: UInt64 = 0x9E37_79B9_7F4A_7C15
     var next: UInt64 = 0
     var inFlight = 0
+    var sleep = self.sleep
     var failed = 0
     // A beginning that is not counted: pages are touched and mapped, files opened.
     let start = Uptime.now.nanoseconds
@@ -121,7 +128,10 @@ final class DiskUnderTest {
         figures.requests = 0
       }
       figures.requests += completed
-      if completed == 0, let descriptor = disk.descriptor { Wakeup.wait(for: descriptor, timeout: 1000) }
+      if completed == 0, let descriptor = disk.descriptor {
+        var waits = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
+        _ = sleep.wait(for: &waits, timeout: 1000)
+      }
       guard failed == 0 else { throw BenchmarkError("\(failed) requests failed") }
     }
     guard let begun else { throw BenchmarkError("nothing was measured") }

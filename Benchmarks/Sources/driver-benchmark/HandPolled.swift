@@ -8,8 +8,9 @@ import XenPlatform
 final class HandPolled: QueueHost {
   private let queues = Mutex<[any DataQueue]>([])
 
+  /// A card's control ring carries nothing here.
   func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
-    queues.withLock { $0.append(queue) }
+    if !name.hasSuffix("-control") { queues.withLock { $0.append(queue) } }
   }
 
   let now = Uptime(nanoseconds: 0)

@@ -18,6 +18,12 @@ let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
   "net-echo": { try netEcho(NetFeatures(splitEventChannels: false), frameByteCount: 1500, batch: $0) },
   // The same with an event channel for each ring, and so more events when there is little to do.
   "net-split": { try netEcho(NetFeatures(), frameByteCount: 1500, batch: $0) },
+  // The same with blank checksums, which both ends leave blank.
+  "net-blank": { try netEcho(NetFeatures(), frameByteCount: 1500, isUnfinished: true, batch: $0) },
+  // Packets of 65535 bytes to be cut, which nobody cuts: 17 slots.
+  "net-gso": { try netEcho(NetFeatures(), frameByteCount: 65535, isUnfinished: true, batch: $0) },
+  // Such packets cut in software.
+  "net-segments": { _ in netSegments() },
   // Frames of 16 slots.
   "net-long": { try netEcho(NetFeatures(), frameByteCount: 65535, batch: $0) },
 ]

@@ -40,6 +40,14 @@ public struct DiskOptions: ParsableArguments {
       valueName: "pages"))
   var persistentPages = BlkBackOptions().persistentPageCount
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      How long a queue's thread looks for more at most before it sleeps: it does so only where it was lately woken as soon. \
+      Zero saves processor time, and costs each request of a guest that waits for its answers the time that waking takes.
+      """, valueName: "microseconds"))
+  var busyWait = AdaptiveSleep.defaultMaxNanoseconds / 1000
+
   @Flag(help: "Offer write barriers only and no flushes, as old guests know them.")
   var barriersOnly = false
 
@@ -66,10 +74,16 @@ public struct DiskOptions: ParsableArguments {
         "An indirect request has 12 to \(BlkIf.maxIndirectSegmentCount) segments, or is not offered (0); "
           + "\(indirect) is neither.")
     }
+    guard busyWait <= 10_000 else {
+      throw ValidationError("A thread looks for at most 10000 microseconds before it sleeps, and not for \(busyWait).")
+    }
     guard persistentPages > 0 else {
       throw ValidationError("No pages to keep mapped: to keep none, give --no-persistent.")
     }
   }
+
+  /// Whose threads serve the disks' queues.
+  public var queueHost: ThreadPerQueue { ThreadPerQueue(sleep: AdaptiveSleep(maxNanoseconds: busyWait * 1000)) }
 
   /// The same for a ``BlkBackDriver``.
   public var backend: BlkBackOptions {

@@ -11,12 +11,16 @@ public struct Machine {
   public let driverDomain: LoopbackDomain
   private let serving: BusThread
 
-  /// - Parameter register: says what the driver domain serves.
-  public init(serving register: @Sendable (Bus) throws(XenstoreError) -> Void) throws {
+  /// - Parameters:
+  ///   - queueHost: who polls the queues of the driver domain's devices.
+  ///   - register: says what the driver domain serves.
+  public init(
+    queueHost: any QueueHost = ThreadPerQueue(), serving register: @Sendable (Bus) throws(XenstoreError) -> Void
+  ) throws {
     toolstack = try Toolstack(on: loopback.addDomain())
     driverDomain = loopback.addDomain()
     guest = loopback.addDomain()
-    serving = try BusThread(on: driverDomain, log: .quiet) { (bus) throws(XenstoreError) in
+    serving = try BusThread(on: driverDomain, queueHost: queueHost, log: .quiet) { (bus) throws(XenstoreError) in
       try register(bus)
       return nil
     }

@@ -3,7 +3,7 @@ import Synchronization
 import XenPlatform
 
 /// SIGINT and SIGTERM as something to sleep on. A second one ends the program, whatever it is at.
-public struct EndSignals {
+public struct EndSignals: Sendable {
   private let wakeup: Wakeup
 
   /// From now on the two end nothing by themselves. Once a program.

@@ -21,7 +21,7 @@ struct Service {
     signals = try EndSignals()
     hangUps = try HangUps()
     log = options.logLevel.logger("xen-blkback")
-    bus = try Bus(on: NativePlatform(), log: log)
+    bus = try Bus(on: NativePlatform(), queueHost: options.disk.queueHost, log: log)
     recordDirectory = options.noRecord ? nil : try makeDirectory(FilePath(options.recordDirectory))
   }
 

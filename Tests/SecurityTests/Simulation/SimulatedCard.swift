@@ -8,7 +8,7 @@ import XenPlatform
 enum NumberedFrame {
   /// - Parameter random: for its length.
   static func make(_ number: UInt64, _ random: inout SeededGenerator) -> [UInt8] {
-    let count = Int.random(in: 60...1400, using: &random)
+    let count = Int.random(in: 60...(number % 8 == 0 ? 1400 : 200), using: &random)
     var bytes = [UInt8](repeating: 0, count: count)
     bytes.replaceSubrange(0..<14, with: [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xB5])
     for index in 0..<8 { bytes[14 + index] = UInt8(truncatingIfNeeded: number >> UInt64(8 * index)) }

@@ -55,7 +55,7 @@ final class SimulatedMedium: Sendable {
 /// anything until it is written whole.
 final class SimulatedDisk {
   static let areaCount = 8
-  static let areaSectorCount = 32
+  static let areaSectorCount = 16
 
   let number: Int
   let medium = SimulatedMedium(sectorCount: UInt64(areaCount * areaSectorCount))
@@ -105,7 +105,7 @@ final class SimulatedDisk {
         if isWhole || Bool.random(using: &random) {
           version += 1
           let bytes = pattern(count * 512, seed: version)
-          if count <= 88, Int.random(in: 0..<8, using: &random) == 0 {
+          if Int.random(in: 0..<8, using: &random) == 0 {
             try front.writeBarrier(sector: sector, bytes.span, tag: UInt64(index))
           } else {
             try front.write(sector: sector, bytes.span, tag: UInt64(index))
@@ -147,14 +147,11 @@ final class SimulatedDisk {
     }
   }
 
-  /// Reads everything, once nothing is in flight.
-  func readAll() throws(BlkFrontError) {
-    for index in areas.indices {
-      // In two parts, since one direct request may not carry it.
-      let sector = UInt64(index * Self.areaSectorCount)
-      try front.read(sector: sector, byteCount: Self.areaSectorCount * 512, tag: UInt64(index))
-      areas[index].busy = .read(0..<Self.areaSectorCount * 512)
-    }
+  /// Reads an area whole, when nothing is in flight.
+  func readArea(_ index: Int) throws(BlkFrontError) {
+    let sector = UInt64(index * Self.areaSectorCount)
+    try front.read(sector: sector, byteCount: Self.areaSectorCount * 512, tag: UInt64(index))
+    areas[index].busy = .read(0..<Self.areaSectorCount * 512)
     front.push()
   }
 

@@ -132,11 +132,12 @@ final class SimulatedXen {
 
   private enum Event: CaseIterable {
     case nothing, suspendGuest, killGuest, killDriver, closeDriver, detachDriver, replug, faultyEvents, honestEvents
-    case failedShare, failedMap, failedCopy, fewPages, smallQuota
+    case failedShare, failedMap, failedCopy, fewPages, smallQuota, mend
   }
 
   /// Lets things happen, so many one after the other, with work between them.
   func happen(_ count: Int) throws {
+    run(turns: 500) { isAllConnected }
     for _ in 0..<count {
       let event = Event.allCases.randomElement(using: &random)!
       story.append("\(event)")
@@ -182,6 +183,10 @@ final class SimulatedXen {
       case .failedMap: loopback.grantFaults.failedMap = .next(Int.random(in: 1...4, using: &random))
       case .failedCopy: loopback.grantFaults.failedCopy = .next(Int.random(in: 1...4, using: &random))
       case .fewPages: guest.process.sharedPageLimit = Int.random(in: 0...200, using: &random)
+      case .mend:
+        // The administrator looks in.
+        calm()
+        try replugClosed()
       case .smallQuota: loopback.storeQuotas.nodesPerDomain = Int.random(in: 0...120, using: &random)
       }
       turns()
@@ -229,13 +234,27 @@ final class SimulatedXen {
   ///
   /// - Returns: what is none of these; nil when there is no such device.
   func settle() -> String? {
+    calm()
+    run(turns: 300) { false }
+    for line in reports where !isExplained(line) { return line }
+    return nil
+  }
+
+  private func calm() {
     loopback.eventFaults = EventFaults()
     loopback.grantFaults = GrantFaults()
     loopback.storeQuotas = StoreQuotas()
     for guest in guests { guest.process.sharedPageLimit = 4096 }
-    run(turns: 300) { false }
-    for line in reports where !isExplained(line) { return line }
-    return nil
+  }
+
+  private func replugClosed() throws {
+    for guest in guests {
+      for number in guest.devices.indices where !isConnected(number, of: guest) {
+        story.append("replug \(number) of \(guest.domain)")
+        try unplug(number, of: guest)
+        try plug(number, of: guest)
+      }
+    }
   }
 
   private var reports: [String] { (guests.compactMap(\.bus) + [driverBus!]).flatMap(\.report) }
@@ -261,16 +280,8 @@ final class SimulatedXen {
   ///
   /// - Returns: what is not; nil when everything is.
   func mend() throws -> String? {
-    for guest in guests {
-      for number in guest.devices.indices where !isConnected(number, of: guest) {
-        story.append("mend \(number) of \(guest.domain)")
-        try unplug(number, of: guest)
-        try plug(number, of: guest)
-      }
-    }
-    let isMended = run(turns: 2000) {
-      isAllConnected && guests.allSatisfy { $0.disks.allSatisfy { $0.front.inFlightCount == 0 } }
-    }
+    try replugClosed()
+    let isMended = run(turns: 2000) { isAllConnected && isIdle }
     return isMended ? nil : "\(reports)"
   }
 
@@ -283,11 +294,16 @@ final class SimulatedXen {
       && guests.allSatisfy { guest in guest.devices.indices.allSatisfy { isConnected($0, of: guest) } }
   }
 
-  /// Reads every disk again, and compares it with what was acknowledged.
+  /// Reads every disk again, area by area, and compares it with what was acknowledged.
   func readAll() throws -> Bool {
-    for guest in guests { for disk in guest.disks { try disk.readAll() } }
-    return run(turns: 2000) { guests.allSatisfy { $0.disks.allSatisfy { $0.front.inFlightCount == 0 } } }
+    for area in 0..<SimulatedDisk.areaCount {
+      for guest in guests { for disk in guest.disks { try disk.readArea(area) } }
+      guard run(turns: 500, until: { isIdle }) else { return false }
+    }
+    return true
   }
+
+  private var isIdle: Bool { guests.allSatisfy { $0.disks.allSatisfy { $0.front.inFlightCount == 0 } } }
 
   var acknowledgedCount: Int { guests.reduce(0) { $0 + $1.disks.reduce(0) { $0 + $1.acknowledged } } }
   var frameCount: Int { guests.reduce(0) { $0 + $1.card.toGuest.count + $1.card.toNetwork.count } }

@@ -21,7 +21,8 @@ import Synchronization
       }
       guard !arguments.isEmpty, arguments.count % 2 == 0, (1...64).contains(features.maxQueueCount) else {
         throw Failure(
-          "usage: net-back [--one-event-channel] [--single-slots] [--no-offloads] [--queues COUNT] (BACKEND-PATH TAP)...")
+          "usage: net-back [--one-event-channel] [--single-slots] [--no-offloads] [--queues COUNT] (BACKEND-PATH TAP)..."
+        )
       }
       let bus = try Bus(on: NativePlatform())
       let ends = Dictionary(

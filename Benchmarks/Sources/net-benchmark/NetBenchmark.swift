@@ -1,0 +1,157 @@
+import ArgumentParser
+import Logging
+import NetBack
+import NetFront
+import Synchronization
+import XenLoopback
+
+/// Packets one way through both ends of a card on an in-process Xen: a thread for the frontend, and one for each of the
+/// backend's queues, as net-twin has them.
+@main struct NetBenchmark: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "net-benchmark")
+
+  enum Direction: String, ExpressibleByArgument { case tx, rx }
+
+  @Argument(help: "tx: the frontend sends; rx: it receives.") var direction: Direction
+  @Argument(help: "How long each packet is, from 64 to 65535; one that no wire takes is to be cut.") var byteCount: Int
+  @Argument(help: "How many queues.") var queueCount: Int
+  @Argument(help: "How long to measure.") var seconds: Double
+
+  func validate() throws {
+    guard (64...65535).contains(byteCount), (1...8).contains(queueCount), seconds > 0 else {
+      throw ValidationError("64 to 65535 bytes, 1 to 8 queues, and some seconds")
+    }
+  }
+
+  func run() throws {
+    let loopback = Loopback()
+    let log = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
+    let (driverDomain, guest) = (loopback.addDomain(), loopback.addDomain())
+    guest.sharedPageLimit = 1024 * queueCount
+    let device = try Toolstack(on: driverDomain).addVif(
+      to: guest.domain, servedBy: driverDomain.domain, mac: "00:16:3e:00:00:01")
+    let packets = (0..<64).map { Packet(byteCount: byteCount, port: UInt16(40_000 + $0)) }
+    let end = try Meter(packets: direction == .rx ? packets : [])
+    let features = NetFeatures(maxQueueCount: queueCount)
+    let backend = try BusThread(on: driverDomain, log: log) { (bus) throws(XenstoreError) in
+      try bus.register(NetBackDriver(features: features) { _ in end })
+      return nil
+    }
+    let bus = try Bus(on: guest, log: log)
+    let card = NetFrontDevice(features: features)
+    try bus.register(card, at: device.frontendPath)
+    precondition(bus.run(seconds: 10) { card.isConnected }, "\(bus.report)")
+    precondition(card.queueStatistics.count == queueCount, "\(card.negotiation)")
+    // Every array has its size, and every page has been touched.
+    _ = try work(card, end, packets, seconds: 0.2)
+    let (count, elapsed) = try work(card, end, packets, seconds: seconds)
+    print(Int(Double(count) / elapsed), Int(Double(count) * Double(byteCount) / elapsed))
+    bus.close()
+    _ = bus.run(seconds: 10) { bus.isEmpty }
+    backend.end(within: 10)
+    backend.join()
+  }
+
+  /// - Returns: how many packets have arrived at the other end, and in how many seconds.
+  private func work(
+    _ card: NetFrontDevice, _ end: Meter, _ packets: [Packet], seconds: Double
+  ) throws -> (UInt64, Double) {
+    let start = ContinuousClock.now
+    let deadline = start + .seconds(seconds)
+    var (received, sent) = (UInt64(0), 0)
+    let before = end.takenCount
+    while ContinuousClock.now < deadline {
+      var isFull = false
+      if direction == .tx {
+        for _ in 0..<64 where !isFull {
+          let packet = packets[sent & 63]
+          do throws(NetFrontError) {
+            try card.send(packet.bytes.span, packet.metadata)
+            sent &+= 1
+          } catch {
+            guard case .busy = error else { throw error }
+            isFull = true
+          }
+        }
+      }
+      var taken: UInt64 = 0
+      card.push()
+      card.poll { _ in taken += 1 }
+      card.push()
+      received += taken
+      // Nothing to do before the backend has done something.
+      let isSegmented = packets[0].metadata.segmentation != nil
+      let isIdle =
+        direction == .tx ? isFull && !card.hasRoom(for: byteCount, isSegmented: isSegmented) : taken == 0
+      if isIdle, let descriptor = card.descriptor {
+        Wakeup.wait(for: descriptor, timeout: 100)
+      }
+    }
+    let elapsed = (ContinuousClock.now - start) / .seconds(1)
+    return (direction == .tx ? end.takenCount - before : received, elapsed)
+  }
+}
+
+/// A TCP packet, to be cut if it is longer than a wire takes.
+struct Packet: Sendable {
+  let bytes: [UInt8]
+  let metadata: NetPacketMetadata
+
+  init(byteCount: Int, port: UInt16) {
+    let ip = byteCount - 14
+    var bytes: [UInt8] = [
+      0, 0x16, 0x3E, 0, 0, 2, 0, 0x16, 0x3E, 0, 0, 1, 8, 0, 0x45, 0, UInt8(ip >> 8), UInt8(ip & 0xFF),
+    ]
+    bytes += [0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, UInt8(port >> 8), UInt8(port & 0xFF), 0, 80]
+    bytes += [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xFF, 0xFF, 0, 0, 0, 0]
+    self.bytes = bytes + [UInt8](repeating: 0xA5, count: byteCount - bytes.count)
+    let isLong = byteCount > NetIf.defaultMTU + NetIf.headerByteCount
+    metadata = NetPacketMetadata(
+      checksum: .blank,
+      segmentation: isLong ? NetPacketMetadata.Segmentation(.tcpv4, payloadByteCount: 1448) : nil)
+  }
+}
+
+/// An end that counts what it takes, and always has something to give; each queue has one of its own.
+final class Meter: NetworkEnd {
+  let offloads = NetOffloads.all
+  private let packets: [Packet]
+  private let wakeup: Wakeup
+  private let taken: Taken
+
+  private final class Taken: Sendable { let count = Atomic<UInt64>(0) }
+
+  convenience init(packets: [Packet]) throws(ResourceError) { try self.init(packets, Taken()) }
+
+  private init(_ packets: [Packet], _ taken: Taken) throws(ResourceError) {
+    (self.packets, self.taken) = (packets, taken)
+    wakeup = try Wakeup()
+    if !packets.isEmpty { wakeup.signal() }
+  }
+
+  var takenCount: UInt64 { taken.count.load(ordering: .relaxed) }
+
+  func ends(forQueues queueCount: Int, guestOffloads: NetOffloads) throws(DeviceError) -> [any NetworkEnd] {
+    var ends: [any NetworkEnd] = [self]
+    do throws(ResourceError) {
+      for _ in 1..<queueCount { ends.append(try Meter(packets, taken)) }
+    } catch { throw .resource("\(error)") }
+    return ends
+  }
+
+  func take(_ frames: Span<NetworkFrame>, answering guest: inout FrameQueue) {
+    taken.count.wrappingAdd(UInt64(frames.count), ordering: .relaxed)
+  }
+
+  func give(to guest: inout FrameQueue) {
+    guard !packets.isEmpty else { return }
+    var next = 0
+    while guest.hasRoom(for: packets[next].bytes.count) {
+      let packet = packets[next]
+      guest.put(packet.bytes.span, packet.metadata)
+      next = (next + 1) & 63
+    }
+  }
+
+  var wakeDescriptor: CInt? { packets.isEmpty ? nil : wakeup.descriptor }
+}

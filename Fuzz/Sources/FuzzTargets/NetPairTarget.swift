@@ -1,0 +1,80 @@
+import NetBack
+import NetFront
+
+/// A card with both its ends. No frame arrives altered, twice or before its turn, and at the end nothing is held.
+func fuzzNetPair(_ input: inout FuzzInput) {
+  do { try NetPairRun(&input).run(&input) } catch { fatalError("the rig: \(error)") }
+}
+
+private final class NetPairRun {
+  private let card: NetFrontDevice
+  private let end: InProcessEnd
+  private let rig: PairRig
+  private var (sent, received, given, taken): (UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0)
+
+  init(_ input: inout FuzzInput) throws {
+    var front = NetFeatures(splitEventChannels: input.flag(), scatterGather: input.flag())
+    var back = NetFeatures(splitEventChannels: input.flag(), scatterGather: input.flag())
+    // Of several queues none is before the other.
+    (front.maxQueueCount, back.maxQueueCount) = (1, 1)
+    (front.controlRing, back.controlRing) = (input.flag(), input.flag())
+    let end = try InProcessEnd(capacity: 16)
+    self.end = end
+    card = NetFrontDevice(features: front)
+    rig = try PairRig(frontend: card, backend: NetBackDriver(features: back) { _ in end }) {
+      (toolstack, guest, driverDomain) throws(DeviceError) in
+      try toolstack.addVif(to: guest, servedBy: driverDomain, mac: "00:16:3e:00:00:01", mtu: 1500)
+    }
+  }
+
+  func run(_ input: inout FuzzInput) throws {
+    require(rig.settle { card.isConnected && rig.backBus.isConnected }, "both ends connect")
+    var steps = 0
+    while !input.isEmpty, steps < 400 {
+      steps += 1
+      switch input.next(UInt8.self) % 8 {
+      case 0, 1:
+        sent += 1
+        try? card.send(Self.frame(sent, byteCount: 60 + input.below(1455)).span)
+        if input.flag() { card.push() }
+      case 2:
+        given += 1
+        end.send(Self.frame(given, byteCount: 60 + input.below(1455)).span)
+      case 3: card.push()
+      case 4: poll()
+      default: try rig.step(&input)
+      }
+    }
+    rig.endFaults()
+    let done = rig.settle {
+      card.push()
+      poll()
+      return card.inFlightCount == 0
+    }
+    require(done || rig.isDisturbed, "\(card.inFlightCount) frames are never answered")
+    rig.finish()
+    poll()
+  }
+
+  private func poll() {
+    card.poll(now: rig.host.now) { taken = Self.check($0.copied(), after: taken, upTo: given) }
+    end.receive { frame in
+      frame.withSpan { span in received = Self.check(span.indices.map { span[$0] }, after: received, upTo: sent) }
+    }
+  }
+
+  /// A broadcast of a protocol that nobody has, with its number, and bytes that only it has.
+  private static func frame(_ number: UInt32, byteCount: Int) -> [UInt8] {
+    [UInt8](repeating: 0xFF, count: 6) + [0, 0x16, 0x3E, 0, 0, 1, 0x88, 0xB5]
+      + (0..<4).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
+      + (18..<byteCount).map { UInt8(truncatingIfNeeded: Int(number) &* 31 &+ $0) }
+  }
+
+  private static func check(_ bytes: [UInt8], after last: UInt32, upTo most: UInt32) -> UInt32 {
+    guard bytes.count >= 18, bytes[12] == 0x88, bytes[13] == 0xB5 else { return last }  // The card's own announcement.
+    let number = (0..<4).reduce(0 as UInt32) { $0 | UInt32(bytes[14 + $1]) << UInt32(8 * $1) }
+    require(number > last && number <= most, "frame \(number) came after \(last), of \(most)")
+    require(bytes == frame(number, byteCount: bytes.count), "frame \(number) was altered")
+    return number
+  }
+}

@@ -1,0 +1,45 @@
+import Glibc
+
+/// How a thread waits for its descriptors: where it has lately been woken soon after it fell asleep, it looks for that long
+/// before it sleeps.
+///
+/// A processor that has gone to rest takes tens of microseconds to wake, most of all in a virtual machine, and the other end of
+/// a ring is often as quick. The time spent in looking is bounded by ``maxNanoseconds`` a sleep; it doubles with each sleep that was
+/// shorter than that, and halves down to nothing with each that was longer, so that an idle thread sleeps at once. Between two
+/// looks others may have the processor.
+public struct AdaptiveSleep: Sendable {
+  /// How long to look at most before a sleep; zero never to.
+  public let maxNanoseconds: UInt64
+  /// How long the next sleep is put off.
+  package private(set) var nanoseconds: UInt64 = 0
+  private static let shortest: UInt64 = 4_000
+
+  /// Twice of what it takes to wake a processor.
+  public static let defaultMaxNanoseconds: UInt64 = 50_000
+
+  public init(maxNanoseconds: UInt64 = defaultMaxNanoseconds) { self.maxNanoseconds = maxNanoseconds }
+
+  /// Waits until one of `descriptors` is readable or `timeout` milliseconds have passed (-1: for ever); says whether one is.
+  public mutating func wait(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
+    guard timeout != 0, maxNanoseconds > 0 else { return Wakeup.wait(for: &descriptors, timeout: timeout) }
+    let start = Uptime.now.nanoseconds
+    if nanoseconds > 0 {
+      repeat {
+        if Wakeup.wait(for: &descriptors, timeout: 0) { return true }
+        sched_yield()
+      } while Uptime.now.nanoseconds &- start < nanoseconds
+    }
+    let isReadable = Wakeup.wait(for: &descriptors, timeout: timeout)
+    adapt(to: Uptime.now.nanoseconds &- start)
+    return isReadable
+  }
+
+  /// - Parameter waited: nanoseconds, without having found anything before it slept.
+  package mutating func adapt(to waited: UInt64) {
+    if waited <= maxNanoseconds {
+      nanoseconds = min(max(2 * nanoseconds, Self.shortest), maxNanoseconds)
+    } else {
+      nanoseconds = nanoseconds > Self.shortest ? nanoseconds / 2 : 0
+    }
+  }
+}
