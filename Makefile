@@ -16,7 +16,8 @@ help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
 	@echo "make test        lint, every test, the examples, the cost of the hot paths, and five cases of xen-test"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
-	@echo "make model       check the models of the rings' notification protocol"
+	@echo "make model       check the models of the rings' notification protocol: every interleaving"
+	@echo "make genmc       the same under C11's memory orders; builds the checker first"
 	@echo "make sanitize    the rings' two ends in two threads under Thread Sanitizer"
 	@echo "make storm       what hostile peers can do, at length: REQUESTS under each mutator, and SEEDS of whole systems"
 	@echo "make sanitize-address    the same in short under Address Sanitizer"
@@ -70,13 +71,14 @@ bench: deps
 	Benchmarks/driver-thresholds
 	Benchmarks/block-growth
 
-# SPIN alone takes seconds; with GenMC, which `make genmc` builds once, weak memory is checked too.
+# Seconds. What weak memory adds is `make genmc`'s: its checker is no package, and is built from source once.
 model: deps
 	@$(MAKE) -s deps PACKAGES="spin gcc"
-	Models/run
+	Models/run interleavings
 
-genmc:
+genmc: deps
 	@Models/genmc build
+	Models/run orders
 
 # Fails unless the same rings with relaxed memory orders are caught.
 sanitize: deps
