@@ -19,7 +19,7 @@ ip addr add fd09::1/64 dev vif0.0
 flows() {
   net-front-features hash $frontend 10.9.0.2 10.9.0.1 "$@" > log 2>&1 &
   program=$!
-  wait_for "the back end hashes" grep -q '^hashing$' log || { cat log; fail "it does not"; }
+  wait_for "the back end hashes" grep -q '^hashing by ' log || { cat log; fail "it does not"; }
   for queue in /sys/kernel/debug/xen-netback/vif0.0/io_ring_q*; do echo kick > $queue; done
   ping -q -c 3 -i 0.2 -W 5 10.9.0.2
   for port in $(seq 2000 2023); do

@@ -52,7 +52,7 @@ package final class Host {
         let bytes = frame.copied()
         try look?(frame, bytes)
         try take(bytes)
-      } catch { 
+      } catch {
         failure = failure ?? Failure("\(error)")
       }
     }

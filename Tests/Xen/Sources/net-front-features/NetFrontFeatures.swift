@@ -5,18 +5,19 @@ import RigSupport
 /// What a card asks of Linux's backend besides frames.
 ///
 /// usage: net-front-features hash FRONTEND-PATH ADDRESS PEER SEED MAPPING-COUNT
-///        net-front-features groups FRONTEND-PATH ADDRESS PEER GROUP
-///        net-front-features headroom FRONTEND-PATH ADDRESS PEER
+///        net-front-features groups FRONTEND-PATH ADDRESS PEER GROUP OTHER
+///        net-front-features headroom FRONTEND-PATH ADDRESS PEER BEFORE AFTER
 ///
 /// *hash* has the backend hash and spread its frames over four queues by a key and a mapping made from SEED, answers pings until SIGTERM,
-/// and has predicted the hash of every frame, and how many come on each queue. *groups* wants frames to the group GROUP and to one
-/// other to arrive all the while, and joins, leaves and filters. *headroom* asks for room before frames, and for none again.
+/// and has predicted the hash of every frame, and how many come on each queue. *groups* wants frames to both groups
+/// to be sent all the while, and joins, leaves and filters. *headroom* asks for BEFORE bytes before each frame when it connects, and for AFTER
+/// bytes later.
 @main struct NetFrontFeatures {
   static func main() {
     RigProgram.run { arguments in
       let failure = Failure(
         "usage: net-front-features hash FRONTEND-PATH ADDRESS PEER SEED MAPPING-COUNT, "
-          + "or groups FRONTEND-PATH ADDRESS PEER GROUP, or headroom FRONTEND-PATH ADDRESS PEER")
+          + "or groups FRONTEND-PATH ADDRESS PEER GROUP OTHER, or headroom FRONTEND-PATH ADDRESS PEER BEFORE AFTER")
       guard arguments.count >= 4, let address = IPv4Address(arguments[2]), let peer = IPv4Address(arguments[3]) else {
         throw failure
       }
@@ -30,10 +31,15 @@ import RigSupport
           throw failure
         }
         try check(hashing: host(queueCount: 4), seed: seed, mappingCount: mappingCount)
-      case ("groups", let rest) where rest.count == 1:
-        guard let group = MACAddress(rest[0]) else { throw failure }
-        try check(group: group, host())
-      case ("headroom", let rest) where rest.isEmpty: try check(headroom: host())
+      case ("groups", let rest) where rest.count == 2:
+        guard let group = MACAddress(rest[0]), let other = MACAddress(rest[1]) else { throw failure }
+        try check(group: group, beside: other, host())
+      case ("headroom", let rest) where rest.count == 2:
+        let sizes = rest.compactMap { Int($0) }
+        guard sizes.count == 2, sizes.allSatisfy((0...NetFrontDevice.maxHeadroomByteCount).contains) else {
+          throw failure
+        }
+        try check(headroom: sizes, host())
       default: throw failure
       }
     }
@@ -49,7 +55,8 @@ import RigSupport
       return numbers >> 33
     }
     let key = (0..<Toeplitz.maxKeyByteCount).map { _ in UInt8(truncatingIfNeeded: next()) }
-    let mapping = (0..<mappingCount).map { _ in UInt32(next() % 4) }
+    // The first four are the four queues.
+    let mapping = (0..<mappingCount).map { $0 < 4 ? UInt32($0) ^ UInt32(seed & 3) : UInt32(next() % 4) }
     let configuration = NetHashConfiguration(toeplitz: key, mapping: mapping)
     host.card.setHashing(configuration)
     try host.connect()
@@ -68,12 +75,13 @@ import RigSupport
       let hash = steering.hash(of: bytes.span)
       guard frame.metadata.hash == hash else {
         throw Failure(
-          "a frame has the hash \(String(describing: frame.metadata.hash)) and not \(String(describing: hash)): \(bytes)")
+          "a frame has the hash \(String(describing: frame.metadata.hash)) and not \(String(describing: hash)): \(bytes)"
+        )
       }
       predicted[steering.queue(for: hash)] += 1
       kinds[hash.map { "\($0.kind)" } ?? "none", default: 0] += 1
     }
-    RigProgram.say("hashing")
+    RigProgram.say("hashing by \(configuration)")
     _ = try host.run(seconds: 120) { false }
     let arrived = zip(host.card.queueStatistics, before).map { $0.rx.packets - $1 }
     RigProgram.say("predicted \(predicted), arrived \(arrived)")
@@ -85,24 +93,21 @@ import RigSupport
 
   // MARK: Groups
 
-  private static func check(group: MACAddress, _ host: Host) throws {
+  private static func check(group: MACAddress, beside other: MACAddress, _ host: Host) throws {
     let card = host.card
-    var counts: (group: Int, others: Int) = (0, 0)
+    var counts: (group: Int, other: Int) = (0, 0)
     host.look = { _, bytes in
       let destination = MACAddress(InlineArray<6, UInt8> { bytes[$0] })
-      if destination == group {
-        counts.group += 1
-      } else if destination.isGroup, destination != .broadcast {
-        counts.others += 1
-      }
+      if destination == group { counts.group += 1 }
+      if destination == other { counts.other += 1 }
     }
     // What was on its way arrives yet; then `seconds` are counted.
-    func expect(group wantsGroup: Bool, others wantsOthers: Bool, _ words: String) throws {
+    func expect(group wantsGroup: Bool, other wantsOther: Bool, _ words: String) throws {
       _ = try host.run(seconds: 1) { false }
       counts = (0, 0)
       _ = try host.run(seconds: 3) { false }
-      RigProgram.say("\(words): \(counts.group) frames to the group, \(counts.others) to others")
-      guard (counts.group > 0) == wantsGroup, (counts.others > 0) == wantsOthers else {
+      RigProgram.say("\(words): \(counts.group) frames to the group, \(counts.other) to the other one")
+      guard (counts.group > 0) == wantsGroup, (counts.other > 0) == wantsOther else {
         throw Failure("\(words): that is not what should arrive")
       }
     }
@@ -111,34 +116,35 @@ import RigSupport
     try host.connect()
     RigProgram.say("\(card.negotiation)")
     try host.findPeer()
-    try expect(group: true, others: false, "joined")
+    try expect(group: true, other: false, "joined")
     try card.leave(group)
     card.push()
-    try expect(group: false, others: false, "left")
+    try expect(group: false, other: false, "left")
     try card.join(group)
     card.push()
-    try expect(group: true, others: false, "joined again")
+    try expect(group: true, other: false, "joined again")
     card.setMulticastFilter(false)
-    try expect(group: true, others: true, "without a filter")
+    try expect(group: true, other: true, "without a filter")
     card.setMulticastFilter(true)
-    try expect(group: true, others: false, "with a filter again")
+    try expect(group: true, other: false, "with a filter again")
     guard card.refusedGroups.isEmpty else { throw Failure("the backend has refused \(card.refusedGroups)") }
     try host.loop.leave()
   }
 
   // MARK: Headroom
 
-  private static func check(headroom host: Host) throws {
+  private static func check(headroom sizes: [Int], _ host: Host) throws {
     let card = host.card
+    try card.setHeadroom(sizes[0])
     try host.connect()
     RigProgram.say("\(card.negotiation)")
     try host.findPeer()
-    for byteCount in [0, 256, 192, 0, 2048] {
+    for byteCount in sizes {
       try card.setHeadroom(byteCount)
       guard try host.run(seconds: 5, until: { card.headroomByteCount == byteCount && card.isConnected }) else {
         throw Failure("the backend does not leave \(byteCount) bytes: \(card.headroomByteCount)")
       }
-      // Two more exchanges of states end what was begun, and frames that were on their way have what they had.
+      // Frames that were on their way have what they had.
       _ = try host.run(seconds: 1) { false }
       var count = 0
       host.look = { frame, _ in
