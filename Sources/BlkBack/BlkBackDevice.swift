@@ -6,6 +6,8 @@ import XenRing
 final class BlkBackDevice: Backend {
   private let store: any BlockStore
   private let options: BlkBackOptions
+  /// What rings may be made for: the options, or what a predecessor had offered when it was killed.
+  private var accepted: BlkBackOptions
   private let recordHook: RecordHook?
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private(set) var negotiation = Negotiation()
@@ -22,26 +24,49 @@ final class BlkBackDevice: Backend {
   ) {
     self.store = store
     self.options = options
+    accepted = options
     self.recordHook = recordHook
     self.whenClosed = whenClosed
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    [
+    if try device.isOffered() {
+      accept(offerOf: device.own)
+      if accepted != options {
+        let (queues, pages) = (accepted.maxQueueCount, 1 << accepted.maxRingPageOrder)
+        device.log.notice(
+          "\(device.own.path): up to \(queues) queues of \(pages) pages, as was offered before our start")
+      }
+    }
+    // What has been used of a former offer stays offered, for whoever comes after us.
+    let offered = try device.hasPublishedRings() ? accepted : options
+    return [
       StoreEntry("feature-flush-cache", options.offersFlush), StoreEntry("feature-barrier", true),
       StoreEntry("feature-persistent", options.offersPersistentGrants),
       options.maxIndirectSegmentCount > 0
         ? StoreEntry("feature-max-indirect-segments", options.maxIndirectSegmentCount)
         : StoreEntry(absent: "feature-max-indirect-segments"),
-      StoreEntry("max-ring-page-order", options.maxRingPageOrder),
-      StoreEntry("max-ring-pages", 1 << options.maxRingPageOrder),
-      StoreEntry("multi-queue-max-queues", options.maxQueueCount),
+      StoreEntry("max-ring-page-order", offered.maxRingPageOrder),
+      StoreEntry("max-ring-pages", 1 << offered.maxRingPageOrder),
+      StoreEntry("multi-queue-max-queues", offered.maxQueueCount),
     ]
+  }
+
+  /// The frontend decides on its rings by the offer that it finds, and Linux's does so once only. All else it decides when we
+  /// are connected.
+  private func accept(offerOf own: StoreDirectory) {
+    for (key, most, member) in [
+      ("max-ring-page-order", 4, \.maxRingPageOrder), ("multi-queue-max-queues", 64, \.maxQueueCount),
+    ] as [(String, Int, WritableKeyPath<BlkBackOptions, Int>)] {
+      // One that makes no sense is nobody's offer.
+      guard let number = try? own.optionalNumber(key, as: Int.self) else { continue }
+      accepted[keyPath: member] = max(accepted[keyPath: member], min(number, most))
+    }
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     geometry = try geometry(device, offersDiscard: options.offersDiscard)
-    try attach(device, options, from: nil)
+    try attach(device, accepted, from: nil)
     return geometry.entries(in: options.sectorUnits) + [unitsEntry(options.sectorUnits)]
   }
 

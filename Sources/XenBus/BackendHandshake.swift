@@ -50,6 +50,8 @@ public struct BackendHandshake: Hashable, Sendable {
   /// whatever it begins afterwards is a new beginning.
   private var failed = false
   private var leaves = false
+  /// A predecessor was killed after its offer, so what the frontend shares may have been made for that one.
+  private var inheritsOffer: Bool
   /// Our key says Reconfigured, in answer to the frontend's Reconfiguring.
   private var isReconfigured = false
 
@@ -57,6 +59,7 @@ public struct BackendHandshake: Hashable, Sendable {
   ///   - own: what our own key says at the start.
   ///   - isDetached: whether a predecessor has left word of where the rings of a connected device stand.
   public init(own: XenbusState, isDetached: Bool = false) {
+    inheritsOffer = own == .initWait
     switch own {
     case .connected where isDetached: (phase, isStale, restarts) = (.detached, true, true)
     case .unknown, .initialising, .initWait: (isStale, restarts) = (false, false)
@@ -68,11 +71,18 @@ public struct BackendHandshake: Hashable, Sendable {
   /// Close the device, and forget it when the frontend has closed.
   public mutating func leave() { leaves = true }
 
-  /// Something failed on our side: close, and offer again only when the frontend begins again.
-  public mutating func fail() { (phase, restarts, isStale, failed) = (.closing, false, false, true) }
+  /// Something failed on our side: close, and offer again only when the frontend begins again. Once, also when it does not: where
+  /// the rings were made for an offer of which we know nothing, ours may suit both.
+  public mutating func fail() {
+    restarts = inheritsOffer && phase == .connected
+    (phase, isStale, failed, inheritsOffer) = (.closing, false, true, false)
+  }
 
   /// What the predecessor was serving cannot be served now: leave the device to a process that can.
   public mutating func hold() { phase = .held }
+
+  /// What kept a device from being taken up may have ended: try again.
+  public mutating func retry() { if phase == .held { phase = .detached } }
 
   /// What is to be done now that the frontend's key says `frontend`. Show it again after doing it, until it says
   /// ``Action/none``.
@@ -125,6 +135,7 @@ public struct BackendHandshake: Hashable, Sendable {
       case .unknown, .initialising, .initWait, .closed, .reconfiguring, .reconfigured: return .none
       }
     case .connected:
+      inheritsOffer = false
       switch frontend {
       case .initialised, .connected, .reconfiguring, .reconfigured:
         guard !isWanted else { return reconfigure(frontend) }
