@@ -81,6 +81,9 @@ public struct BackendHandshake: Hashable, Sendable {
   /// What the predecessor was serving cannot be served now: leave the device to a process that can.
   public mutating func hold() { phase = .held }
 
+  /// The offer cannot be made yet; nobody has been told anything.
+  public mutating func postpone() { phase = .initialising }
+
   /// What kept a device from being taken up may have ended: try again.
   public mutating func retry() { if phase == .held { phase = .detached } }
 
@@ -92,7 +95,10 @@ public struct BackendHandshake: Hashable, Sendable {
   ///   - isOnline: false when the toolstack has withdrawn the device (`online` is 0).
   ///   - isPlugged: false when the device must not be connected yet, since its hotplug script has not finished
   ///     (`hotplug-status`). Once it is connected, that does not matter any more.
-  public mutating func observe(frontend: XenbusState?, isOnline: Bool, isPlugged: Bool = true) -> Action {
+  ///   - mayOffer: false while an offer is postponed (``postpone()``).
+  public mutating func observe(
+    frontend: XenbusState?, isOnline: Bool, isPlugged: Bool = true, mayOffer: Bool = true
+  ) -> Action {
     // Without its frontend's directory a device is a zombie's.
     let isWanted = isOnline && !leaves && frontend != nil
     let frontend = frontend ?? .unknown
@@ -117,7 +123,7 @@ public struct BackendHandshake: Hashable, Sendable {
         (phase, isStale) = (.closing, false)
         return .write(.closing)
       }
-      return offer()
+      return mayOffer ? offer() : .none
     case .initWait:
       guard isWanted else {
         phase = .closing
