@@ -87,7 +87,7 @@ final class BlkBackDevice: Backend {
   /// - Parameter position: the indices at which the rings go on, or the name of a record.
   func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
     let agreed = try agreedOptions(device)
-    geometry = try geometry(device, offersDiscard: try device.own.flag("feature-discard"))
+    geometry = try geometry(device, offersDiscard: agreed.offersDiscard)
     for entry in geometry.entries(in: agreed.sectorUnits) + [unitsEntry(agreed.sectorUnits)] {
       let known = try device.own.optionalString(entry.key)
       guard known == entry.value else {
@@ -107,6 +107,7 @@ final class BlkBackDevice: Backend {
   private func agreedOptions(_ device: XenbusDevice) throws(DeviceError) -> BlkBackOptions {
     var agreed = options
     agreed.offersFlush = try device.own.flag("feature-flush-cache")
+    agreed.offersDiscard = try device.own.flag("feature-discard")
     agreed.offersPersistentGrants = try device.own.flag("feature-persistent")
     agreed.maxIndirectSegmentCount =
       try device.own.optionalNumber("feature-max-indirect-segments", as: Int.self) ?? 0
@@ -218,11 +219,11 @@ final class BlkBackDevice: Backend {
     // A frontend uses what it likes of these and says nothing.
     for (feature, isOffered, reason) in [
       ("feature-flush-cache", options.offersFlush, "the backend does not offer it"), ("feature-barrier", true, ""),
+      ("feature-discard", geometry.discard != nil, objectionToDiscards(options) ?? ""),
       (
-        "feature-discard", geometry.discard != nil,
-        store.geometry.discard == nil ? "the store cannot discard" : "the backend or the toolstack does not offer it"
+        "discard-secure", geometry.discard?.isSecure == true,
+        objectionToDiscards(options) ?? "the store cannot discard securely"
       ),
-      ("discard-secure", geometry.discard?.isSecure == true, "the store cannot discard securely"),
     ] {
       negotiation.add(
         feature, frontend: "not said", backend: isOffered ? "yes" : "no", agreed: isOffered ? "on" : "off",
@@ -232,6 +233,14 @@ final class BlkBackDevice: Backend {
     negotiation.add(
       "feature-max-indirect-segments", frontend: "not said", backend: "\(segments)",
       agreed: segments > 0 ? "\(segments)" : "off", reason: segments > 0 ? "" : "the backend does not offer it")
+  }
+
+  /// Why discards are off; nil when they are on.
+  private func objectionToDiscards(_ options: BlkBackOptions) -> String? {
+    guard geometry.discard == nil else { return nil }
+    if geometry.isReadOnly { return "the disk is read-only" }
+    if store.geometry.discard == nil { return "the store cannot discard" }
+    return options.offersDiscard ? "the toolstack forbids it (discard-enable)" : "the backend does not offer it"
   }
 
   /// The store's geometry as the toolstack restricts it. Only our own directory is asked: the other one is the guest's.
