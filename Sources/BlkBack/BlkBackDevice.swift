@@ -6,6 +6,8 @@ import XenRing
 final class BlkBackDevice: Backend {
   private let store: any BlockStore
   private let options: BlkBackOptions
+  /// What rings may be made for: the options, or what a predecessor had offered when it was killed.
+  private var accepted: BlkBackOptions
   private let recordHook: RecordHook?
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
   private(set) var negotiation = Negotiation()
@@ -22,26 +24,49 @@ final class BlkBackDevice: Backend {
   ) {
     self.store = store
     self.options = options
+    accepted = options
     self.recordHook = recordHook
     self.whenClosed = whenClosed
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    [
+    if try device.isOffered() {
+      accept(offerOf: device.own)
+      if accepted != options {
+        let (queues, pages) = (accepted.maxQueueCount, 1 << accepted.maxRingPageOrder)
+        device.log.notice(
+          "\(device.own.path): up to \(queues) queues of \(pages) pages, as was offered before our start")
+      }
+    }
+    // What has been used of a former offer stays offered, for whoever comes after us.
+    let offered = try device.hasPublishedRings() ? accepted : options
+    return [
       StoreEntry("feature-flush-cache", options.offersFlush), StoreEntry("feature-barrier", true),
       StoreEntry("feature-persistent", options.offersPersistentGrants),
       options.maxIndirectSegmentCount > 0
         ? StoreEntry("feature-max-indirect-segments", options.maxIndirectSegmentCount)
         : StoreEntry(absent: "feature-max-indirect-segments"),
-      StoreEntry("max-ring-page-order", options.maxRingPageOrder),
-      StoreEntry("max-ring-pages", 1 << options.maxRingPageOrder),
-      StoreEntry("multi-queue-max-queues", options.maxQueueCount),
+      StoreEntry("max-ring-page-order", offered.maxRingPageOrder),
+      StoreEntry("max-ring-pages", 1 << offered.maxRingPageOrder),
+      StoreEntry("multi-queue-max-queues", offered.maxQueueCount),
     ]
+  }
+
+  /// The frontend decides on its rings by the offer that it finds, and Linux's does so once only. All else it decides when we
+  /// are connected.
+  private func accept(offerOf own: StoreDirectory) {
+    for (key, most, member) in [
+      ("max-ring-page-order", 4, \.maxRingPageOrder), ("multi-queue-max-queues", 64, \.maxQueueCount),
+    ] as [(String, Int, WritableKeyPath<BlkBackOptions, Int>)] {
+      // One that makes no sense is nobody's offer.
+      guard let number = try? own.optionalNumber(key, as: Int.self) else { continue }
+      accepted[keyPath: member] = max(accepted[keyPath: member], min(number, most))
+    }
   }
 
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
     geometry = try geometry(device, offersDiscard: options.offersDiscard)
-    try attach(device, options, from: nil)
+    try attach(device, accepted, from: nil)
     return geometry.entries(in: options.sectorUnits) + [unitsEntry(options.sectorUnits)]
   }
 
@@ -62,7 +87,7 @@ final class BlkBackDevice: Backend {
   /// - Parameter position: the indices at which the rings go on, or the name of a record.
   func resume(_ device: XenbusDevice, from position: String) throws(DeviceError) {
     let agreed = try agreedOptions(device)
-    geometry = try geometry(device, offersDiscard: try device.own.flag("feature-discard"))
+    geometry = try geometry(device, offersDiscard: agreed.offersDiscard)
     for entry in geometry.entries(in: agreed.sectorUnits) + [unitsEntry(agreed.sectorUnits)] {
       let known = try device.own.optionalString(entry.key)
       guard known == entry.value else {
@@ -82,6 +107,7 @@ final class BlkBackDevice: Backend {
   private func agreedOptions(_ device: XenbusDevice) throws(DeviceError) -> BlkBackOptions {
     var agreed = options
     agreed.offersFlush = try device.own.flag("feature-flush-cache")
+    agreed.offersDiscard = try device.own.flag("feature-discard")
     agreed.offersPersistentGrants = try device.own.flag("feature-persistent")
     agreed.maxIndirectSegmentCount =
       try device.own.optionalNumber("feature-max-indirect-segments", as: Int.self) ?? 0
@@ -193,11 +219,11 @@ final class BlkBackDevice: Backend {
     // A frontend uses what it likes of these and says nothing.
     for (feature, isOffered, reason) in [
       ("feature-flush-cache", options.offersFlush, "the backend does not offer it"), ("feature-barrier", true, ""),
+      ("feature-discard", geometry.discard != nil, objectionToDiscards(options) ?? ""),
       (
-        "feature-discard", geometry.discard != nil,
-        store.geometry.discard == nil ? "the store cannot discard" : "the backend or the toolstack does not offer it"
+        "discard-secure", geometry.discard?.isSecure == true,
+        objectionToDiscards(options) ?? "the store cannot discard securely"
       ),
-      ("discard-secure", geometry.discard?.isSecure == true, "the store cannot discard securely"),
     ] {
       negotiation.add(
         feature, frontend: "not said", backend: isOffered ? "yes" : "no", agreed: isOffered ? "on" : "off",
@@ -207,6 +233,14 @@ final class BlkBackDevice: Backend {
     negotiation.add(
       "feature-max-indirect-segments", frontend: "not said", backend: "\(segments)",
       agreed: segments > 0 ? "\(segments)" : "off", reason: segments > 0 ? "" : "the backend does not offer it")
+  }
+
+  /// Why discards are off; nil when they are on.
+  private func objectionToDiscards(_ options: BlkBackOptions) -> String? {
+    guard geometry.discard == nil else { return nil }
+    if geometry.isReadOnly { return "the disk is read-only" }
+    if store.geometry.discard == nil { return "the store cannot discard" }
+    return options.offersDiscard ? "the toolstack forbids it (discard-enable)" : "the backend does not offer it"
   }
 
   /// The store's geometry as the toolstack restricts it. Only our own directory is asked: the other one is the guest's.

@@ -121,7 +121,7 @@ import XenRing
       } catch { throw .resource("the record \(path) cannot be opened: \((error as? Errno) ?? .ioError)") }
       guard flock(descriptor.rawValue, LOCK_EX | LOCK_NB) == 0 else {
         try? descriptor.close()
-        throw .resource("the record \(path) is in use: another process serves this disk")
+        throw .unavailable("the record \(path) is in use: another process serves this disk")
       }
       var (locked, named) = (stat(), stat())
       // Safe: both are our own, and the path is a string for the time of the call.

@@ -6,6 +6,8 @@ final class NetBackDevice: Backend {
   private let end: any NetworkEnd
   /// What this end and this program can do.
   private let offered: NetFeatures
+  /// What rings may be made for: that, or what a predecessor had offered when it was killed.
+  private var accepted: NetFeatures
   private let whenClosed: (XenbusDevice, [NetStatistics]) -> Void
   private(set) var negotiation = Negotiation()
   private var queues: [NetBackQueue] = []
@@ -22,11 +24,19 @@ final class NetBackDevice: Backend {
     self.whenClosed = whenClosed
     var offered = features
     offered.offloads = features.offloads.intersection(end.offloads).given(scatterGather: features.scatterGather)
-    self.offered = offered
+    (self.offered, accepted) = (offered, offered)
   }
 
   func offer(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
-    [
+    if try device.isOffered() {
+      accept(offerOf: device.own)
+      if accepted != offered {
+        device.log.notice("\(device.own.path): rings are served as was offered before our start: \(accepted)")
+      }
+    }
+    // What has been used of a former offer stays offered, for whoever comes after us.
+    let offered = try device.hasPublishedRings() ? accepted : offered
+    return [
       StoreEntry("feature-rx-copy", true), StoreEntry("feature-sg", offered.scatterGather),
       StoreEntry("feature-split-event-channels", offered.splitEventChannels),
       StoreEntry("multi-queue-max-queues", offered.maxQueueCount),
@@ -42,7 +52,23 @@ final class NetBackDevice: Backend {
     ]
   }
 
+  /// The frontend decides on its rings by the offer that it finds, and Linux's does so once only. All else it decides when we
+  /// are connected.
+  private func accept(offerOf own: StoreDirectory) {
+    // What makes no sense is nobody's offer.
+    if let count = try? own.optionalNumber("multi-queue-max-queues", as: Int.self) {
+      accepted.maxQueueCount = max(accepted.maxQueueCount, min(count, 64))
+    }
+    for (key, member) in [
+      ("feature-sg", \.scatterGather), ("feature-split-event-channels", \.splitEventChannels),
+      ("feature-ctrl-ring", \.controlRing),
+    ] as [(String, WritableKeyPath<NetFeatures, Bool>)] where (try? own.flag(key)) == true {
+      accepted[keyPath: member] = true
+    }
+  }
+
   func connect(_ device: XenbusDevice) throws(DeviceError) -> [StoreEntry] {
+    let offered = accepted
     let keys = try NetFrontendKeys(from: device.other, offered: offered)
     negotiation = keys.negotiation
     var connection = NetBackConnection(

@@ -278,7 +278,8 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     try readCarrier(device)
     guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
     self.queues = queues
-    offloads = offered.map(features.agreedOffloads) ?? []
+    // Once more: the backend that has connected may be another one than that whose offer the rings were made for.
+    offloads = features.agreedOffloads(with: try NetBackendKeys(from: device.other))
     while counted.count < queues.count { counted.append(NetStatistics()) }
     // Once more for all that we pushed before the backend was listening.
     queues.kick()

@@ -50,6 +50,8 @@ public struct BackendHandshake: Hashable, Sendable {
   /// whatever it begins afterwards is a new beginning.
   private var failed = false
   private var leaves = false
+  /// A predecessor was killed after its offer, so what the frontend shares may have been made for that one.
+  private var inheritsOffer: Bool
   /// Our key says Reconfigured, in answer to the frontend's Reconfiguring.
   private var isReconfigured = false
 
@@ -57,6 +59,7 @@ public struct BackendHandshake: Hashable, Sendable {
   ///   - own: what our own key says at the start.
   ///   - isDetached: whether a predecessor has left word of where the rings of a connected device stand.
   public init(own: XenbusState, isDetached: Bool = false) {
+    inheritsOffer = own == .initWait
     switch own {
     case .connected where isDetached: (phase, isStale, restarts) = (.detached, true, true)
     case .unknown, .initialising, .initWait: (isStale, restarts) = (false, false)
@@ -68,11 +71,21 @@ public struct BackendHandshake: Hashable, Sendable {
   /// Close the device, and forget it when the frontend has closed.
   public mutating func leave() { leaves = true }
 
-  /// Something failed on our side: close, and offer again only when the frontend begins again.
-  public mutating func fail() { (phase, restarts, isStale, failed) = (.closing, false, false, true) }
+  /// Something failed on our side: close, and offer again only when the frontend begins again. Once, also when it does not: where
+  /// the rings were made for an offer of which we know nothing, ours may suit both.
+  public mutating func fail() {
+    restarts = inheritsOffer && phase == .connected
+    (phase, isStale, failed, inheritsOffer) = (.closing, false, true, false)
+  }
 
   /// What the predecessor was serving cannot be served now: leave the device to a process that can.
   public mutating func hold() { phase = .held }
+
+  /// The offer cannot be made yet; nobody has been told anything.
+  public mutating func postpone() { phase = .initialising }
+
+  /// What kept a device from being taken up may have ended: try again.
+  public mutating func retry() { if phase == .held { phase = .detached } }
 
   /// What is to be done now that the frontend's key says `frontend`. Show it again after doing it, until it says
   /// ``Action/none``.
@@ -82,7 +95,10 @@ public struct BackendHandshake: Hashable, Sendable {
   ///   - isOnline: false when the toolstack has withdrawn the device (`online` is 0).
   ///   - isPlugged: false when the device must not be connected yet, since its hotplug script has not finished
   ///     (`hotplug-status`). Once it is connected, that does not matter any more.
-  public mutating func observe(frontend: XenbusState?, isOnline: Bool, isPlugged: Bool = true) -> Action {
+  ///   - mayOffer: false while an offer is postponed (``postpone()``).
+  public mutating func observe(
+    frontend: XenbusState?, isOnline: Bool, isPlugged: Bool = true, mayOffer: Bool = true
+  ) -> Action {
     // Without its frontend's directory a device is a zombie's.
     let isWanted = isOnline && !leaves && frontend != nil
     let frontend = frontend ?? .unknown
@@ -107,7 +123,7 @@ public struct BackendHandshake: Hashable, Sendable {
         (phase, isStale) = (.closing, false)
         return .write(.closing)
       }
-      return offer()
+      return mayOffer ? offer() : .none
     case .initWait:
       guard isWanted else {
         phase = .closing
@@ -125,6 +141,7 @@ public struct BackendHandshake: Hashable, Sendable {
       case .unknown, .initialising, .initWait, .closed, .reconfiguring, .reconfigured: return .none
       }
     case .connected:
+      inheritsOffer = false
       switch frontend {
       case .initialised, .connected, .reconfiguring, .reconfigured:
         guard !isWanted else { return reconfigure(frontend) }

@@ -1,3 +1,5 @@
+import XenPlatform
+
 /// Carries out one backend's handshake: the store's states in, the driver's work and our own state out.
 final class BackendSession: DeviceSession {
   let device: XenbusDevice
@@ -5,6 +7,9 @@ final class BackendSession: DeviceSession {
   private var backend: (any Backend)?
   private var handshake: BackendHandshake
   private(set) var fault: DeviceError?
+  /// When the device is tried again, if it is held or not offered yet then, and how often it has been.
+  private var nextRetry: Uptime?
+  private var retryCount = 0
 
   init(_ device: XenbusDevice, _ driver: any BackendDriver) throws(DeviceError) {
     self.device = device
@@ -21,9 +26,21 @@ final class BackendSession: DeviceSession {
 
   var isHeld: Bool { handshake.phase == .held }
 
+  private var isPostponed: Bool { handshake.phase == .initialising && nextRetry != nil }
+
+  var retriesAt: Uptime? { isHeld || isPostponed ? nextRetry : nil }
+
+  /// It is held, and not tried any more.
+  var isGivenUp: Bool { isHeld && nextRetry == nil }
+
   var negotiation: Negotiation { backend?.negotiation ?? Negotiation() }
 
   var waitsFor: String? {
+    if retriesAt != nil {
+      return
+        "what keeps it from being \(isHeld ? "taken up" : "offered") to end, which is looked at \(Self.maxRetryCount) times and has been "
+        + "\(retryCount) times; the frontend goes on waiting"
+    }
     let isPlugged = (try? isPlugged()) ?? false
     return (try? device.otherState()).flatMap { handshake.waitsFor(frontend: $0, isPlugged: isPlugged) }
   }
@@ -45,15 +62,16 @@ final class BackendSession: DeviceSession {
     // Asked only while it matters: what the script has failed must be able to close.
     let isPlugged = try handshake.phase == .initWait ? isPlugged() : true
     let written: Bool
-    switch handshake.observe(frontend: try device.otherState(), isOnline: isOnline, isPlugged: isPlugged) {
+    let frontend = try device.otherState()
+    switch handshake.observe(
+      frontend: frontend, isOnline: isOnline, isPlugged: isPlugged, mayOffer: !isPostponed)
+    {
     case .none:
       if isConnected { try backend?.otherEndChanged(device) }
       return .settled
     case .offer:
-      let backend = try driver.probe(device)
-      self.backend = backend
-      written = try device.switchState(
-        to: .initWait, try backend.offer(device) + [StoreEntry(absent: Self.resumeKey)])
+      guard let entries = try offer() else { return .settled }
+      written = try device.switchState(to: .initWait, entries + [StoreEntry(absent: Self.resumeKey)])
     case .connect:
       let entries = try backend?.connect(device) ?? []
       written = try device.switchState(to: .connected, entries + [resumeEntry])
@@ -80,6 +98,26 @@ final class BackendSession: DeviceSession {
     return written ? .moved : .gone
   }
 
+  /// - Returns: nil when the offer cannot be made yet.
+  private func offer() throws(DeviceError) -> [StoreEntry]? {
+    let begun = device.clock()
+    let entries: [StoreEntry]
+    do throws(DeviceError) {
+      let backend = try driver.probe(device)
+      self.backend = backend
+      entries = try backend.offer(device)
+    } catch {
+      // To close would be the end of the disk of a frontend like Linux's.
+      guard case .unavailable = error, scheduleRetry(since: begun) else { throw error }
+      handshake.postpone()
+      if fault != error { device.warn(error) }
+      fault = error
+      return nil
+    }
+    if retryCount > 0 { (fault, retryCount) = (nil, 0) }
+    return entries
+  }
+
   // MARK: Leaving a device connected
 
   /// What is left for a process that comes after a kill.
@@ -102,8 +140,20 @@ final class BackendSession: DeviceSession {
     }
   }
 
+  /// What is unavailable is tried so often, a tenth of a second after the first time and then after twice as long each time, up to
+  /// five seconds: for more than a minute. What holds a killed process's image or record may take as long to end.
+  private static let maxRetryCount = 20
+  private static let retryDelay: ClosedRange<UInt64> = 100_000_000...5_000_000_000
+
+  func retry() {
+    handshake.retry()
+    nextRetry = nil
+    retryCount += 1
+  }
+
   /// A failure is nothing that the frontend has done: it goes on waiting for a backend that can.
   private func resume() throws(DeviceError) {
+    let begun = device.clock()
     do throws(DeviceError) {
       let position = try device.own.string(Self.resumeKey)
       let backend = try driver.probe(device)
@@ -111,10 +161,12 @@ final class BackendSession: DeviceSession {
       self.backend = backend
     } catch {
       handshake.hold()
+      if fault != error { device.warn(error) }
       fault = error
-      device.warn(error)
+      if case .unavailable = error { _ = scheduleRetry(since: begun) }
       return
     }
+    (fault, retryCount) = (nil, 0)
     // First: whoever finds the former word after our own end would serve again what we are about to.
     try device.own.write([resumeEntry])
     device.beginLife()
@@ -122,14 +174,32 @@ final class BackendSession: DeviceSession {
     device.removeError()
   }
 
+  /// - Returns: false when it has been tried often enough.
+  private func scheduleRetry(since begun: Uptime) -> Bool {
+    guard retryCount < Self.maxRetryCount else {
+      device.log.error("\(device.own.path): not tried any more")
+      return false
+    }
+    let now = device.clock().nanoseconds
+    let (delay, longest) = (Self.retryDelay.lowerBound << UInt64(min(retryCount, 8)), Self.retryDelay.upperBound)
+    // A try that waits for a lock keeps other devices waiting: for a tenth of the time at most.
+    nextRetry = Uptime(nanoseconds: now + max(min(delay, longest), (now - min(now, begun.nanoseconds)) * 10))
+    return true
+  }
+
   func fail(_ error: DeviceError) throws(DeviceError) {
     fault = error
+    (nextRetry, retryCount) = (nil, 0)
     backend?.disconnect(device)
     handshake.fail()
     _ = try device.switchState(to: .closing)
   }
 
-  func attend() throws(DeviceError) { if isConnected { try backend?.attend(device) } }
+  func attend() throws(DeviceError) {
+    if isConnected { try backend?.attend(device) }
+    // Whoever calls for attention has perhaps set right what was wrong.
+    if isHeld || isPostponed { (nextRetry, retryCount) = (device.clock(), 0) }
+  }
 
   func leave() { handshake.leave() }
 

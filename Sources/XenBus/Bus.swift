@@ -122,7 +122,7 @@ public final class Bus {
   /// Takes the changes that the store and the queues have reported, and takes every device concerned as far as it goes.
   /// Never waits for a peer.
   ///
-  /// - Returns: `.more` when changes are left to take.
+  /// - Returns: `.more` when changes are left to take; an instant when something that has failed is to be tried again then.
   @discardableResult
   public func poll() -> PollOutcome {
     for (path, call) in signal.take() {
@@ -139,6 +139,12 @@ public final class Bus {
       budget -= 1
       note(event)
     }
+    let now = queueHost.now
+    for (path, session) in sessions {
+      guard let instant = session.retriesAt, instant <= now else { continue }
+      session.retry()
+      dirty.insert(path)
+    }
     var turns: [DomainID: Int] = [:]
     for path in dirty.sorted() {
       if let domain = sessions[path]?.device.otherDomain {
@@ -148,7 +154,16 @@ public final class Bus {
       dirty.remove(path)
       if let session = sessions[path], !session.turn() { forget(path) }
     }
-    return budget == 0 || !dirty.isEmpty ? .more : .idle
+    if budget == 0 || !dirty.isEmpty { return .more }
+    return nextRetry.map { .idleUntil($0) } ?? .idle
+  }
+
+  private var nextRetry: Uptime? {
+    var next: Uptime?
+    for session in sessions.values {
+      if let instant = session.retriesAt { next = min(instant, next ?? instant) }
+    }
+    return next
   }
 
   /// How many devices of one other domain a poll looks at: who has many, and changes them all the time, keeps nobody else
@@ -174,7 +189,7 @@ public final class Bus {
       let outcome = poll()
       if condition() { return true }
       if let seconds, Double(Uptime.now.nanoseconds - start) > seconds * 1e9 { return false }
-      if outcome == .idle { wait(milliseconds: 20) }
+      if outcome != .more { wait(milliseconds: 20) }
     }
   }
 
@@ -230,7 +245,7 @@ public final class Bus {
   }
 
   /// Has each backend look again at what it stands on, as if its queue had called for that (``Backend/attend(_:)``): a store
-  /// that has another size by now, for one.
+  /// that has another size by now, for one. One that is held (``heldDevices``) is tried again at the next poll.
   public func callForAttention() { for session in sessions.values { session.answer() } }
 
   /// Whether every device is connected.
@@ -249,9 +264,15 @@ public final class Bus {
     return (lines + gone + refused.map { path, error in "\(path): refused; \(error)" }).sorted()
   }
 
-  /// The devices that another process has left connected (``detach()``) and that this one cannot serve, and why.
+  /// The devices that another process has left connected (``detach()``) or was killed with, and that this one cannot serve, and
+  /// why. Each is tried again for a while, and anew at ``callForAttention()``.
   public var heldDevices: [String: DeviceError] {
     sessions.compactMapValues { session in (session as? BackendSession).flatMap { $0.isHeld ? $0.fault : nil } }
+  }
+
+  /// Those of them that are not tried any more before somebody calls for attention.
+  public var givenUpDevices: [String: DeviceError] {
+    sessions.compactMapValues { session in (session as? BackendSession).flatMap { $0.isGivenUp ? $0.fault : nil } }
   }
 
   /// What the two ends of each device agreed on, feature by feature, by the device's own path.

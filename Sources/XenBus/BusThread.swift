@@ -195,6 +195,8 @@ private final class BusLoop {
     var waits: [pollfd] = []
     var wakes = ClientWakes()
     var isWokenByClient = false
+    /// When the bus wants to be polled whatever happens.
+    var retriesAt: Uptime?
     while true {
       if standStill() {
         bus.resume()
@@ -220,10 +222,13 @@ private final class BusLoop {
       waits.removeAll(keepingCapacity: true)
       for descriptor in descriptors { waits.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)) }
       let isDue = busOutcome == .more || outcome == .more
-      _ = sleep.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, [deadline, wakes.heldUntil]))
+      if case .idleUntil(let instant) = busOutcome { retriesAt = instant } else if busIsDue { retriesAt = nil }
+      _ = sleep.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, [deadline, wakes.heldUntil, retriesAt]))
       isWokenByClient = waits[own.count...].contains { $0.revents != 0 }
       if waits[0].revents != 0 { state.wakeup.clear() }
-      busIsDue = busOutcome == .more || waits[1..<own.count].contains { $0.revents != 0 }
+      busIsDue =
+        busOutcome == .more || waits[1..<own.count].contains { $0.revents != 0 }
+        || retriesAt.map { $0 <= Uptime.now } == true
     }
   }
 

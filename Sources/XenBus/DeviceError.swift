@@ -15,13 +15,16 @@ import XenPlatform
   case store(XenstoreError)
   case grant(GrantError)
   case eventChannel(EventChannelError)
+  /// What the device stands on is not to be had, and may well be in a while: a file that another process has locked, a server that
+  /// does not answer. A backend tries again.
+  case unavailable(String)
 
   public var description: String {
     switch self {
     case .missingKey(let path): "the key \(path) is missing"
     case .malformedKey(let path, let value, let expected):
       "the key \(path) holds \(value.quoted) where \(expected) is expected"
-    case .unsupported(let what), .protocolViolation(let what), .resource(let what): what
+    case .unsupported(let what), .protocolViolation(let what), .resource(let what), .unavailable(let what): what
     case .store(let error): error.description
     case .grant(let error): error.description
     case .eventChannel(let error): error.description

@@ -1,3 +1,5 @@
+import XenPlatform
+
 /// What one step of a session came to.
 enum SessionProgress { case settled, moved, gone }
 
@@ -11,6 +13,10 @@ protocol DeviceSession: AnyObject {
   var negotiation: Negotiation { get }
   /// Does what the device's queue called for.
   func attend() throws(DeviceError)
+  /// When something that failed is tried again; nil when nothing is to be.
+  var retriesAt: Uptime? { get }
+  /// Has the next step try it.
+  func retry()
   /// The last failure that closed it.
   var fault: DeviceError? { get }
   /// Looks at the other end's state and does the one thing that it asks for.
@@ -27,6 +33,9 @@ protocol DeviceSession: AnyObject {
 }
 
 extension DeviceSession {
+  var retriesAt: Uptime? { nil }
+  func retry() {}
+
   /// Steps until there is nothing to do. A failure closes the device and is left where the toolstack looks for it.
   ///
   /// - Returns: false when the device is gone.

@@ -124,6 +124,17 @@ public final class XenbusDevice {
     return state == .initialising && writtenState != nil && writtenState != .initialising
   }
 
+  /// For a backend that is about to make its offer: whether a predecessor's stands, by which the frontend may go.
+  package func isOffered() throws(DeviceError) -> Bool { try ownState() == .initWait }
+
+  /// For a backend: whether its frontend has shared rings.
+  package func hasPublishedRings() throws(DeviceError) -> Bool {
+    switch try otherState() {
+    case .initialised, .connected: true
+    default: false
+    }
+  }
+
   func exists() throws(DeviceError) -> Bool { try own.optionalString("state") != nil }
 
   /// What the other end's key says; nil when its directory is gone, and when we may not read it, because who may not read

@@ -30,7 +30,7 @@ struct GrantSpace {
   @safe private struct Grant {
     let page: Page
     let grantee: DomainID
-    let writable: Bool
+    var writable: Bool
     /// Where the owner has the page.
     let address: UnsafeMutableRawPointer
   }
@@ -111,6 +111,12 @@ struct GrantSpace {
     nextRun += 1
     counts.sharedPages += pageCount
     return (memory, references.map(GrantReference.init(rawValue:)))
+  }
+
+  mutating func setWritable(_ writable: Bool, _ reference: GrantReference, of domain: DomainID) {
+    let key = Key(domain: domain, reference: reference.rawValue)
+    precondition(grants[key] != nil, "a reference that the domain has granted")
+    grants[key]?.writable = writable
   }
 
   mutating func map(

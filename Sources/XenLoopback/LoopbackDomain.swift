@@ -33,6 +33,14 @@ public final class LoopbackDomain: Platform {
     set { loopback.grants.withLock { $0.setSharedPageLimit(of: domain, to: newValue) } }
   }
 
+  /// Changes what the domain has granted under `reference`, as a guest can that writes into its grant table: whether the page may
+  /// be written from now on. Who has it mapped, keeps it mapped as it is.
+  ///
+  /// - Precondition: the reference is in use.
+  public func setWritable(_ writable: Bool, _ reference: GrantReference) {
+    loopback.grants.withLock { $0.setWritable(writable, reference, of: domain) }
+  }
+
   /// Kills the process, as `kill -9` does: it takes leave of nobody.
   ///
   /// The other ends of its ports are unbound, what it had mapped is no longer in use, what it shared is shared no more,

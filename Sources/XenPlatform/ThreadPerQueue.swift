@@ -115,7 +115,7 @@ extension Uptime {
   }
 
   /// For a system call's timeout: rounded up, at most a minute, zero when the instant has passed.
-  package var millisecondsFromNow: CInt { milliseconds(from: .now) }
+  public var millisecondsFromNow: CInt { milliseconds(from: .now) }
 
   func milliseconds(from now: Uptime) -> CInt {
     guard now < self else { return 0 }

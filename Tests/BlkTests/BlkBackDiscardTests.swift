@@ -78,9 +78,15 @@ struct BlkBackDiscardTests {
       }
       try pair.connect()
       #expect(try keys(pair) == ["feature-discard": "0"])
-      #expect(
-        pair.backNegotiation.lines.first { $0.feature == "feature-discard" }?.reason
-          == "the backend or the toolstack does not offer it")
+      let reason =
+        switch objection {
+        case .toolstack: "the toolstack forbids it (discard-enable)"
+        case .options: "the backend does not offer it"
+        case .readOnly: "the disk is read-only"
+        }
+      for feature in ["feature-discard", "discard-secure"] {
+        #expect(pair.backNegotiation.lines.first { $0.feature == feature }?.reason == reason)
+      }
       frontend.put(discard(0, 8))
       #expect(try pair.statuses(frontend, 1) == [1: BlkIf.Status.notSupported])
     }

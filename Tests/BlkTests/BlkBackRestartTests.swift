@@ -1,5 +1,6 @@
 import BlkBack
 import BlkFront
+import Glibc
 import SystemPackage
 import TestSupport
 import Testing
@@ -330,6 +331,23 @@ struct BlkBackRestartTests {
     first.letGo()
     #expect(try rig.pair.statuses(front, 1) == [1: 0])
     #expect(rig.pair.backBus.isConnected)
+  }
+
+  /// A killed process may end some time after the next one has begun.
+  @Test func recordThatIsInUseIsTakenUpWhenItIsNot() throws {
+    let front = RawBlkFrontend()
+    let rig = try killed(front)
+    let file = try FileDescriptor.open(rig.records.path.appending(Killer.recordName), .readWrite)
+    try file.closeAfter {
+      #expect(flock(file.rawValue, LOCK_EX | LOCK_NB) == 0)
+      try rig.start()
+      #expect(try heldReason(rig).hasSuffix("is in use: another process serves this disk"))
+      _ = rig.pair.scheduler.run(turns: 1000) { false }
+      #expect(!rig.bus.isConnected && rig.bus.givenUpDevices.isEmpty)
+      #expect(rig.bus.report[0].contains("what keeps it from being taken up to end"), "\(rig.bus.report)")
+    }
+    #expect(try rig.pair.statuses(front, 4).values.allSatisfy { $0 == 0 })
+    #expect(rig.bus.isConnected && rig.bus.heldDevices.isEmpty)
   }
 
   @Test func recordThatIsGoneOrCutOrAnothersIsNotGoneOnWith() throws {

@@ -45,7 +45,7 @@ struct BlkLifecycleTests {
         ["feature-flush-cache", "not said", "no", "off", "the backend does not offer it"],
         ["feature-barrier", "not said", "yes", "on", ""],
         ["feature-discard", "not said", "no", "off", "the store cannot discard"],
-        ["discard-secure", "not said", "no", "off", "the store cannot discard securely"],
+        ["discard-secure", "not said", "no", "off", "the store cannot discard"],
         ["feature-max-indirect-segments", "not said", "256", "256", ""],
       ])
     #expect(

@@ -53,7 +53,12 @@ struct Service {
       for line in report where !said.contains(line) { say(line) }
       said = Set(report)
       if try isDone() { return }
-      if outcome == .idle { _ = Wakeup.wait(for: &waits, timeout: -1) }
+      switch outcome {
+      case .idle: _ = Wakeup.wait(for: &waits, timeout: -1)
+      // A disk that could not be taken up is tried again.
+      case .idleUntil(let instant): _ = Wakeup.wait(for: &waits, timeout: instant.millisecondsFromNow)
+      case .more, .stopped: break
+      }
     }
     if options.close { try close() } else { try detach() }
   }

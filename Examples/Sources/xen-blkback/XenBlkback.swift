@@ -68,7 +68,7 @@ struct Serve: ParsableCommand {
     service.log.info("waiting for \(path)")
     var hasServed = false
     try service.run {
-      if let fault = service.bus.heldDevices[path] { throw ServiceError("\(path) stays as it is: \(fault)") }
+      if let fault = service.bus.givenUpDevices[path] { throw ServiceError("\(path) stays as it is: \(fault)") }
       hasServed = hasServed || !service.bus.report.isEmpty
       return hasServed && service.bus.report.isEmpty
     }

@@ -29,16 +29,21 @@ package final class Xenstored: Sendable {
     let made = unsafe template.withUnsafeMutableBufferPointer { unsafe mkdtemp($0.baseAddress!) != nil }
     guard made else { throw XenstoredError("cannot make a folder in /tmp: \(ChildProgram.words(for: errno))") }
     folder = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    // The loader takes a space or a colon for the end of a name, and a clone may lie wherever it likes.
+    let preloaded = folder + "/stub.so"
     let program: ChildProgram
     do throws(XenstoredError) {
+      guard unsafe symlink(stub, preloaded) == 0 else {
+        throw XenstoredError("cannot make the link \(preloaded): \(ChildProgram.words(for: errno))")
+      }
       program = try ChildProgram(
         [XenPrograms.path(of: "xenstored"), "--no-fork", "--output-pid"],
         environment: [
-          "LD_PRELOAD=\(stub)", "XENSTORED_STUB_FOLDER=\(folder)", "XENSTORED_PATH=\(folder)/socket",
+          "LD_PRELOAD=\(preloaded)", "XENSTORED_STUB_FOLDER=\(folder)", "XENSTORED_PATH=\(folder)/socket",
           "XENSTORED_RUNDIR=\(folder)", "XENSTORED_ROOTDIR=\(folder)",
         ])
     } catch {
-      _ = unsafe rmdir(folder)
+      try? FileManager.default.removeItem(atPath: folder)
       throw error
     }
     self.program = Mutex(program)
