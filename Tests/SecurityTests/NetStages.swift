@@ -59,6 +59,8 @@ final class NetFrontStage: Stage {
     return try other.worksOn(self, &round)
   }
 
+  func forgetReceived() { received = [] }
+
   func pollCard() { card.poll(now: scheduler.now) { received.append($0.copied()) } }
 }
 
@@ -196,9 +198,10 @@ final class HostileNetBackend {
     stage.run(turns: 5)
   }
 
-  func txRequests() -> [NetIfTxRequest] {
+  /// - Parameter limit: how many at most, where the producer index may be anything.
+  func txRequests(limit: Int = .max) -> [NetIfTxRequest] {
     var requests: [NetIfTxRequest] = []
-    while taken != tx.requestProducer {
+    while taken != tx.requestProducer, requests.count < limit {
       requests.append(tx.entry(taken))
       taken &+= 1
     }
