@@ -2,7 +2,7 @@
 # needs: fio qdisk
 # One file on a tmpfs, served at the same time by Linux's xen-blkback (through a loop device), QEMU's qdisk and our BlkBack, as
 # three disks of Linux's own xen-blkfront in the control domain, which are measured in turn. Prints
-# "TIMES ROUND BACKEND WORKLOAD BLOCK DEPTH IOPS".
+# "TIMES ROUND BACKEND IOPS WORKLOAD".
 . /payload/functions
 
 rounds=5
@@ -22,7 +22,7 @@ measure() {  # BACKEND DISK WORKLOAD BLOCK DEPTH
   # Fields 8 and 49 of fio's terse output (version 3) are reads and writes a second.
   figure=$(fio --name=x --filename=/dev/$2 --rw=$3 --bs=$4k --iodepth=$5 --ioengine=libaio --direct=1 \
     --time_based --runtime=2 --output-format=terse | awk -F';' '$1 == 3 { print $8 + $49 }')
-  echo "TIMES $round $1 $3 $4 $5 ${figure%.*}"
+  echo "TIMES $round $1 ${figure%.*} $3 $4 KiB, depth $5"
 }
 
 modprobe loop

@@ -80,6 +80,9 @@ extension NetFrontDevice {
   /// Asks for room before each frame (`xdp-headroom`), or for none; the backend follows while it is connected, and frames that
   /// are on their way have what they had.
   ///
+  /// Linux's backend follows once in a connection: it stays Reconfigured, which leaves it no word for having seen another value.
+  /// ``headroomByteCount`` then stays what it was until the next connection.
+  ///
   /// - Parameter byteCount: from zero to ``maxHeadroomByteCount``.
   /// - Throws: ``NetFrontError/notSupported(_:)`` when a backend is connected that leaves none.
   public func setHeadroom(_ byteCount: Int) throws(NetFrontError) {

@@ -31,9 +31,11 @@ let package = Package(
     .executableTarget(
       name: "net-back",
       dependencies: ["RigSupport", .product(name: "NetBack", package: "swift-xen")], swiftSettings: strict),
-    .executableTarget(
-      name: "net-front-ping",
-      dependencies: ["RigSupport", .product(name: "NetFront", package: "swift-xen")], swiftSettings: strict),
+    .target(
+      name: "RigHost", dependencies: ["RigSupport", .product(name: "NetFront", package: "swift-xen")],
+      swiftSettings: strict),
+    .executableTarget(name: "net-front-ping", dependencies: ["RigHost"], swiftSettings: strict),
+    .executableTarget(name: "net-front-features", dependencies: ["RigHost"], swiftSettings: strict),
     .executableTarget(name: "udp-echo-check", dependencies: ["RigSupport"], swiftSettings: strict),
   ]
 )

@@ -1,5 +1,6 @@
 import Glibc
 import NetFront
+import RigHost
 import RigSupport
 
 /// Brings up the card at a frontend directory, pings a host behind its backend and compares every reply.

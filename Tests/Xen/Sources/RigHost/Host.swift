@@ -2,21 +2,23 @@ import Glibc
 import NetFront
 import RigSupport
 
-/// A host with one address behind one card of ours: it answers for its address, and pings another host.
-final class Host {
-  let card: NetFrontDevice
-  let loop: FrontLoop
+/// A host with one address behind one card of ours: it answers for its address, and for any of IPv6, and pings another host.
+package final class Host {
+  package let card: NetFrontDevice
+  package let loop: FrontLoop
   let address: IPv4Address
   let peer: IPv4Address
-  private(set) var peerMAC: MACAddress?
+  package private(set) var peerMAC: MACAddress?
   /// Requests of the peer that were answered.
-  private(set) var answeredCount = 0
+  package private(set) var answeredCount = 0
   /// Replies that have come, by sequence number.
   private var replies: [UInt16: [UInt8]] = [:]
   private var failure: Failure?
+  /// Looks at each frame before the host does, with the same copy of its bytes.
+  package var look: ((_ frame: borrowing NetFrontFrame, _ bytes: [UInt8]) throws -> Void)?
   private let identifier = UInt16(truncatingIfNeeded: getpid())
 
-  init(at path: String, address: IPv4Address, peer: IPv4Address, features: NetFeatures) throws {
+  package init(at path: String, address: IPv4Address, peer: IPv4Address, features: NetFeatures) throws {
     card = NetFrontDevice(features: features)
     self.address = address
     self.peer = peer
@@ -36,7 +38,7 @@ final class Host {
   /// Works until `condition` holds.
   ///
   /// - Returns: false when the time is up, or SIGTERM has come.
-  func run(seconds: Double, until condition: () -> Bool) throws -> Bool {
+  package func run(seconds: Double, until condition: () -> Bool) throws -> Bool {
     let held = loop.run(
       seconds: seconds, descriptor: { card.descriptor }, device: takeFrames,
       until: { failure != nil || condition() })
@@ -46,7 +48,13 @@ final class Host {
 
   private func takeFrames() -> Int {
     let count = card.poll { frame in
-      do { try take(frame.copied()) } catch { failure = failure ?? Failure("\(error)") }
+      do {
+        let bytes = frame.copied()
+        try look?(frame, bytes)
+        try take(bytes)
+      } catch {
+        failure = failure ?? Failure("\(error)")
+      }
     }
     card.push()
     return count
@@ -60,6 +68,8 @@ final class Host {
       case .request: try card.send(ARPPacket(.reply, from: own, to: packet.sender).frame.span)
       case .reply: if packet.sender.address == peer { peerMAC = packet.sender.mac }
       }
+    } else if let solicitation = NeighborSolicitation(frame) {
+      try card.send(solicitation.answer(from: own.mac).span)
     } else if let packet = try EchoPacket(frame), packet.destination.address == address {
       guard packet.destination.mac == own.mac else {
         throw Failure("an echo packet to \(address) came for \(packet.destination.mac), and the card is \(own.mac)")
@@ -79,7 +89,7 @@ final class Host {
 
   // MARK: The pings
 
-  func connect() throws {
+  package func connect() throws {
     guard try run(seconds: 20, until: { card.isConnected }) else {
       throw Failure("the card does not connect: \(loop.bus.report.joined(separator: "; "))")
     }
@@ -89,7 +99,7 @@ final class Host {
   private var interface: String { "vif0.\(loop.path.split(separator: "/").last ?? "")" }
 
   /// Asks who has the peer's address, once: the first frame of a connection must not be lost.
-  func findPeer() throws {
+  package func findPeer() throws {
     try card.send(ARPPacket(.request, from: own, to: (.broadcast, peer)).frame.span)
     card.push()
     if try run(seconds: 3, until: { peerMAC != nil }) { return }
@@ -108,7 +118,7 @@ final class Host {
   }
 
   /// Pings `count` times, one after the other, with payloads of many lengths from nothing to the longest.
-  func ping(count: Int) throws {
+  package func ping(count: Int) throws {
     var slowest = 0.0
     for number in 0..<count {
       let start = Uptime.now
@@ -128,7 +138,7 @@ final class Host {
 
   /// Pings in rounds with as many pings under way as Linux has memory to answer: it keeps 128 KiB for that, and a ping takes
   /// more than its bytes.
-  func pingTogether(rounds: Int) throws {
+  package func pingTogether(rounds: Int) throws {
     let together = max(1, min(32, 48 * 1024 / maxPayload))
     let count = rounds * together
     for first in stride(from: 0, to: count, by: together) {
@@ -147,7 +157,7 @@ final class Host {
   }
 
   /// Sends `count` frames that nobody answers, as fast as the ring takes them.
-  func flood(count: Int) throws {
+  package func flood(count: Int) throws {
     guard let peerMAC else { throw Failure("the peer's address is not known") }
     // An EtherType that is kept for experiments (IEEE 802, 9.2.3).
     let header = peerMAC.array + (try own).mac.array + [0x88, 0xB5]

@@ -21,7 +21,7 @@ func bigEndian(_ number: UInt16) -> [UInt8] { [UInt8(number >> 8), UInt8(number 
 func bigEndian(_ bytes: ArraySlice<UInt8>) -> UInt16 { bytes.reduce(0) { $0 << 8 | UInt16($1) } }
 
 extension MACAddress {
-  static let broadcast = MACAddress(InlineArray(repeating: 0xFF))
+  package static let broadcast = MACAddress(InlineArray(repeating: 0xFF))
 
   /// The six bytes.
   init(_ bytes: ArraySlice<UInt8>) {
@@ -140,5 +140,30 @@ struct EchoPacket {
     let sum = UInt32(bigEndian(request[36..<38])) + UInt32(Kind.request.rawValue) << 8
     frame.replaceSubrange(36..<38, with: bigEndian(UInt16(sum & 0xFFFF) + UInt16(sum >> 16)))
     return frame
+  }
+}
+
+/// A question for the address of an IPv6 neighbour (RFC 4861, 4.3).
+struct NeighborSolicitation {
+  private let asker: (mac: [UInt8], address: [UInt8])
+  private let target: [UInt8]
+
+  /// Nil for a frame that is none, or whose asker has no address yet.
+  init?(_ frame: [UInt8]) {
+    guard frame.count >= 78, frame[12] == 0x86, frame[13] == 0xDD, frame[20] == 58, frame[54] == 135,
+      frame[22..<38].contains(where: { $0 != 0 })
+    else { return nil }
+    asker = (Array(frame[6..<12]), Array(frame[22..<38]))
+    target = Array(frame[62..<78])
+  }
+
+  /// The frame that says that `mac` has the address.
+  func answer(from mac: MACAddress) -> [UInt8] {
+    // Solicited, overriding; the option of the target's link-layer address (RFC 4861, 4.4 and 4.6.1).
+    var icmp: [UInt8] = [136, 0, 0, 0, 0x60, 0, 0, 0] + target + [2, 1] + mac.array
+    let pseudoHeader = target + asker.address + [0, 0, 0, UInt8(icmp.count), 0, 0, 0, 58]
+    icmp.replaceSubrange(2..<4, with: bigEndian(internetChecksum((pseudoHeader + icmp)[...])))
+    let ip: [UInt8] = [0x60, 0, 0, 0, 0, UInt8(icmp.count), 58, 255] + target + asker.address
+    return asker.mac + mac.array + [0x86, 0xDD] + ip + icmp
   }
 }
