@@ -148,7 +148,8 @@ let package = Package(
       name: "BlkBackToolTests",
       dependencies: [
         "BlkBackTool", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlockStores", package: "swift-xen"),
+        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "BlockStores", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
       ],
       swiftSettings: strict),

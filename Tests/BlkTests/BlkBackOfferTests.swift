@@ -87,7 +87,8 @@ struct BlkBackOfferTests {
       process.kill()
     }
     let bus = try start(pair, order: 0, queues: 1)
-    #expect(pair.scheduler.run { bus.isConnected && frontend.isConnected }, "\(bus.report)")
+    let isConnected = pair.scheduler.run { bus.isConnected && frontend.isConnected }
+    try #require(isConnected, "\(bus.report)")
     frontend.put(frontend.direct(BlkIf.Operation.read, [(0, 0, 7)], id: 5), queue: 3)
     #expect(try pair.statuses(frontend, 1) == [5: 0])
   }

@@ -44,7 +44,9 @@ public struct StoreOptions: ParsableArguments {
       let (plain, words) = try open(plain: image, isReadOnly: isReadOnly)
       guard let keyFile else { return OpenedStore(store: plain, words: words) }
       return OpenedStore(store: EncryptedStore(plain, key: try key(in: keyFile)), words: "encrypted, \(words)")
-    } catch let failure as StoreFailure { throw failure } catch { throw StoreFailure("\(error)") }
+    } catch let failure as StoreFailure { throw failure } catch {
+      throw StoreFailure("\(error)", mayPass: Self.mayPass(error))
+    }
   }
 
   /// The disk that a device's own keys name (`params`, `mode`), unless `image` names another. No key of the guest's is read.
@@ -58,7 +60,15 @@ public struct StoreOptions: ParsableArguments {
     do throws(StoreFailure) {
       let path = try named.map { (named) throws(StoreFailure) in try confined(named, to: directories) }
       return try open(path ?? image!, isReadOnly: isReadOnly)
-    } catch { throw .resource("\(error)") }
+    } catch { throw error.mayPass ? .unavailable("\(error)") : .resource("\(error)") }
+  }
+
+  /// Whether another process has the image, perhaps one that was killed and has not ended, or a server does not answer.
+  private static func mayPass(_ error: any Error) -> Bool {
+    switch error {
+    case FileStoreError.inUse, OverlayStoreError.file(.inUse), NBDStoreError.cannotConnect: true
+    default: false
+    }
   }
 
   private func confined(_ image: String, to directories: ImageDirectories) throws(StoreFailure) -> String {
@@ -74,10 +84,9 @@ public struct StoreOptions: ParsableArguments {
       let file = try FileStore(path: FilePath(image), isReadOnly: isReadOnly, options: access.store)
       return (file, file.access)
     case .overlay:
-      guard !isReadOnly else {
-        throw StoreFailure("the overlay \(image) is there to be written: serve \(base!) to whoever may only read")
-      }
-      return (try OverlayStore(base: FilePath(base!), overlay: FilePath(image)), "what is written lies over \(base!)")
+      let overlay = try OverlayStore(base: FilePath(base!), overlay: FilePath(image))
+      if isReadOnly { return (ReadOnlyStore(overlay), "what was written lies over \(base!)") }
+      return (overlay, "what is written lies over \(base!)")
     case .nbd: return (try NBDStore(NBDAddress(image), isReadOnly: isReadOnly), "the disk is an NBD server's")
     case .memory:
       guard let byteCount = Self.byteCount(image), byteCount > 0, byteCount % 512 == 0, byteCount <= 1 << 40 else {
@@ -115,8 +124,10 @@ public struct OpenedStore {
 /// Why there is none, in a sentence.
 public struct StoreFailure: Error, CustomStringConvertible {
   public let description: String
+  /// There may be one in a while.
+  let mayPass: Bool
 
-  init(_ description: String) { self.description = description }
+  init(_ description: String, mayPass: Bool = false) { (self.description, self.mayPass) = (description, mayPass) }
 }
 
 enum StoreName: String, CaseIterable, ExpressibleByArgument { case file, overlay, nbd, memory }

@@ -86,6 +86,37 @@ struct BlkNbdStoreTests {
     #expect(try Data(contentsOf: first.image) == content)
   }
 
+  @Test func readOnlyOverlayShowsWhatWasWrittenAndTakesNothing() throws {
+    let content = Self.pattern(1 << 16)
+    let first = try NbdServer(content: content)
+    try first.stop()
+    let changes = first.folder.appending(path: "changes")
+    let arguments = ["--store", "overlay", "--base", first.image.path]
+    let writable = try NbdServer(
+      image: changes, socket: first.socket, arguments: arguments[0], arguments[1], arguments[2], arguments[3])
+    #expect(try RawNbdClient(to: writable).write(4096, [UInt8](repeating: 7, count: 512)) == 0)
+    try writable.stop()
+    let server = try NbdServer(
+      image: changes, socket: first.socket, arguments: arguments[0], arguments[1], arguments[2], arguments[3],
+      "--read-only")
+    let client = try RawNbdClient(to: server)
+    #expect(try client.write(4096, [UInt8](repeating: 8, count: 512)) == 1, "EPERM")
+    #expect(try client.write(0, [UInt8](repeating: 8, count: 512), flags: 1) == 1, "EPERM")
+    #expect(try client.read(4096, 1024).bytes == [UInt8](repeating: 7, count: 512) + [UInt8](content[4608..<5120]))
+    try server.stop()
+    #expect(try Data(contentsOf: first.image) == content)
+  }
+
+  @Test func readOnlyDiskInMemoryTakesNothing() throws {
+    let folder = try NbdServer()
+    let server = try NbdServer(
+      image: URL(filePath: "/1M"), socket: folder.folder.appending(path: "memory.sock"), arguments: "--store", "memory",
+      "--image", "1M", "--read-only")
+    let client = try RawNbdClient(to: server)
+    #expect(try client.write(512, [UInt8](repeating: 8, count: 512)) == 1, "EPERM")
+    #expect(try client.read(512, 512).bytes == [UInt8](repeating: 0, count: 512))
+  }
+
   @Test func serversDiskIsServedOn() throws {
     let content = Self.pattern(1 << 20)
     let first = try NbdServer(content: content)

@@ -1,0 +1,79 @@
+import BlkBack
+import BlkFront
+import BlockStores
+import Foundation
+import Testing
+import XenLoopback
+
+@testable import BlkBackTool
+
+/// `--read-only`, and the key `mode`, over each store that this machine has without a server.
+struct ReadOnlyDisksTests {
+  private let root: URL
+  private let images = try! ImageDirectories([])
+
+  init() throws {
+    root = FileManager.default.temporaryDirectory.appending(path: "read-only-\(UUID())")
+    try FileManager.default.createDirectory(at: root, withIntermediateDirectories: true)
+    try Data((0..<65_536).map { UInt8(truncatingIfNeeded: $0 / 512) }).write(to: root.appending(path: "disk"))
+  }
+
+  private func path(_ name: String) -> String { root.appending(path: name).path }
+
+  private func arguments(_ store: String) -> (image: String, options: [String]) {
+    switch store {
+    case "memory": ("64K", ["--store", "memory"])
+    case "overlay": (path("overlay"), ["--store", "overlay", "--base", path("disk")])
+    default: (path("disk"), ["--store", "file"])
+    }
+  }
+
+  @Test(arguments: ["file", "overlay", "memory"], [true, false])
+  func diskThatMayOnlyBeReadSaysSo(store: String, byOption: Bool) throws {
+    defer { try? FileManager.default.removeItem(at: root) }
+    let (image, arguments) = arguments(store)
+    let options = try StoreOptions.parse(arguments)
+    let loopback = Loopback()
+    let (control, guest, driver) = (loopback.addDomain(), loopback.addDomain(), loopback.addDomain())
+    let device = try Toolstack(on: control).addVbd(
+      to: guest.domain, servedBy: driver.domain, params: image, isReadOnly: !byOption)
+    let (back, front, disk) = (try Bus(on: driver), try Bus(on: guest), BlkFrontDevice())
+    try back.register(
+      BlkBackDriver { (device) throws(DeviceError) in
+        try options.open(for: device, isReadOnly: byOption, in: images).store
+      })
+    try front.register(disk, at: device.frontendPath)
+    let connected = back.run(seconds: 10) {
+      front.poll()
+      return disk.isConnected && back.isConnected
+    }
+    try #require(connected, "\(back.report) \(front.report)")
+    let keys = StoreDirectory(device.backendPath, in: try control.openXenstore())
+    // VDISK_READONLY.
+    #expect(try keys.optionalNumber("info", as: Int.self) == 4)
+    #expect(try keys.optionalString("mode") == (byOption ? "w" : "r"))
+    #expect(try keys.flag("feature-discard") == false)
+    #expect(disk.geometry?.isReadOnly == true && disk.geometry?.sectorCount == 128)
+    #expect(throws: BlkFrontError.readOnlyDisk) {
+      try disk.write(sector: 0, [UInt8](repeating: 1, count: 512).span, tag: 1)
+    }
+    try disk.read(sector: 8, byteCount: 512, tag: 2)
+    disk.push()
+    var bytes: [UInt8]?
+    let read = back.run(seconds: 10) {
+      disk.poll { bytes = $0.copied() }
+      return bytes != nil
+    }
+    #expect(read && bytes == [UInt8](repeating: store == "memory" ? 0 : 8, count: 512))
+    withExtendedLifetime(back) { front.close() }
+  }
+
+  /// What was written before it is read only is there.
+  @Test func overlayThatIsReadOnlyShowsWhatWasWritten() throws {
+    defer { try? FileManager.default.removeItem(at: root) }
+    let (image, arguments) = arguments("overlay")
+    let options = try StoreOptions.parse(arguments)
+    #expect(try options.open(image, isReadOnly: false).store.geometry.isReadOnly == false)
+    #expect(try options.open(image, isReadOnly: true).store.geometry.isReadOnly)
+  }
+}
