@@ -138,6 +138,7 @@ struct BlkBackWork: ~Copyable {
     proceed()
     try countWaited()
     push()
+    if taken > 0 || hasCompleted { channel.noteWork() }
     if taken == budget { return .more }
     // What holds the others back completes first; the ring is not what to wait for.
     if takesMore, try ring.finalCheck() { return .more }

@@ -5,7 +5,7 @@ import NetIf
 /// It is bounded in frames and in bytes: each frame takes what it is long, in one piece. What does not fit is dropped and
 /// counted.
 public struct FrameQueue: ~Copyable, Sendable {
-  private struct Place {
+  private struct Place: BitwiseCopyable {
     var offset = 0
     var byteCount = 0
     var arrival = Uptime(nanoseconds: 0)
@@ -26,7 +26,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   private let pages: PrivatePages
   /// The pages'.
   private let bytes: SharedBytes
-  private var places: [Place]
+  private var places: PlainArray<Place>
   private var first = 0
   /// Where the last frame ends: behind the first one's start, or before it when the line has gone round.
   private var end = 0
@@ -44,7 +44,7 @@ public struct FrameQueue: ~Copyable, Sendable {
     let byteCount = max(byteCapacity ?? capacity * 2 * xenPageSize / 3, 2 * Self.rounded(maxFrameByteCount + 1))
     pages = PrivatePages(pageCount: (byteCount + xenPageSize - 1) / xenPageSize)
     bytes = pages.bytes
-    places = Array(repeating: Place(), count: capacity)
+    places = PlainArray(repeating: Place(), count: capacity)
   }
 
   public var isEmpty: Bool { count == 0 }
@@ -60,7 +60,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// - Precondition: `index` is below ``count``.
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
-    let place = places[(first + index) % capacity]
+    let place = places[wrapped(first + index)]
     return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount), place.metadata)
   }
 
@@ -68,7 +68,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   var byteCount: Int { (0..<count).reduce(0) { $0 + byteCount(at: $1) } }
 
   /// How long the frame is that `index` others come before.
-  func byteCount(at index: Int) -> Int { places[(first + index) % capacity].byteCount }
+  func byteCount(at index: Int) -> Int { places[wrapped(first + index)].byteCount }
 
   /// Copies a frame to the end of the line.
   ///
@@ -116,7 +116,7 @@ public struct FrameQueue: ~Copyable, Sendable {
       dropCount &+= 1
       return nil
     }
-    places[(first + count) % capacity] = Place(
+    places[wrapped(first + count)] = Place(
       offset: offset, byteCount: byteCount, arrival: now, metadata: metadata)
     count += 1
     end = offset + Self.rounded(byteCount)
@@ -135,19 +135,22 @@ public struct FrameQueue: ~Copyable, Sendable {
     return needed <= start ? 0 : nil
   }
 
+  /// A place, or one behind the last, where the line goes on at the first one. Division would be most of what a frame costs here.
+  private func wrapped(_ place: Int) -> Int { place < capacity ? place : place - capacity }
+
   /// Frames begin at multiples of a cache line.
   private static func rounded(_ byteCount: Int) -> Int { (byteCount + 63) & ~63 }
 
   /// Sets what the packet's hash is, of the frame that `index` others come before.
   mutating func setHash(_ hash: NetPacketMetadata.Hash?, at index: Int) {
     precondition(index >= 0 && index < count, "frame out of range")
-    places[(first + index) % capacity].metadata.hash = hash
+    places[wrapped(first + index)].metadata.hash = hash
   }
 
   /// Forgets the first `count` frames.
   public mutating func removeFirst(_ count: Int = 1) {
     precondition(count >= 0 && count <= self.count, "more frames than there are")
-    first = (first + count) % capacity
+    first = wrapped(first + count)
     self.count -= count
   }
 

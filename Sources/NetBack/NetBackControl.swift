@@ -82,6 +82,7 @@ final class NetBackControl: DataQueue, CustomStringConvertible, @unchecked Senda
     if configuration != before { steering.set(NetHashSteering(configuration, queueCount: queueCount)) }
     // Only now: an answer says that it holds.
     if ring.hasUnpushed, ring.pushAndCheckNotify() { channel.notify() }
+    if taken > 0 { channel.noteWork() }
     if taken == budget { return .more }
     if try ring.finalCheck() { return .more }
     return channel.rearm(at: now, worked: taken > 0).map(PollOutcome.idleUntil) ?? .idle

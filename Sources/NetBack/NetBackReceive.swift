@@ -23,6 +23,13 @@ struct NetBackReceive: ~Copyable {
     let isSegmented: Bool
   }
 
+  /// A request that a batch fills.
+  private struct Slot: BitwiseCopyable {
+    let id: UInt16
+    /// If all goes well.
+    let response: NetIfRxResponse
+  }
+
   private var ring: BackRing<NetIfRxRequest, NetIfRxResponse>
   private let grants: any GrantTable
   private let frontend: DomainID
@@ -35,12 +42,10 @@ struct NetBackReceive: ~Copyable {
   private let groups: NetBackGroups
   private var groupList: [MACAddress] = []
   private var groupListVersion = 0
-  /// Of the batch under way, in ring order: the ids of the requests that it fills, and their answers if all goes well; the
-  /// frames; and the copies.
-  private var ids: [UInt16] = []
-  private var responses: [NetIfRxResponse] = []
-  private var given: [Given] = []
-  private var copies: [GrantCopy] = []
+  /// Of the batch under way, in ring order: the requests that it fills; the frames; and the copies.
+  private var slots: PlainArray<Slot>
+  private var given: PlainArray<Given>
+  private var copies: PlainArray<GrantCopy>
   private var givenCounts = NetCounts()
   private var dropCount: UInt64 = 0
   /// Of the first frame that waits, when the guest does not take it whole: cut here, as far as there are requests.
@@ -57,6 +62,11 @@ struct NetBackReceive: ~Copyable {
   private(set) var filteredCount: UInt64 = 0
 
   init(ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, connection: NetBackConnection) {
+    // A batch takes no more requests than the ring has. A page has two copies where a segment's headers end in it.
+    let slotCount = ring.entryCount
+    slots = PlainArray(capacity: slotCount)
+    given = PlainArray(capacity: slotCount)
+    copies = PlainArray(capacity: 2 * slotCount)
     self.ring = ring
     grants = connection.grants
     frontend = connection.frontend
@@ -64,10 +74,6 @@ struct NetBackReceive: ~Copyable {
     groups = connection.groups
     headroomSetting = connection.headroom
     waiting = Self.makeLine(for: connection.takes)
-    ids.reserveCapacity(Self.waitingCount)
-    responses.reserveCapacity(Self.waitingCount)
-    given.reserveCapacity(Self.waitingCount)
-    copies.reserveCapacity(Self.waitingCount)
   }
 
   /// A line for the frames of such a guest.
@@ -100,16 +106,17 @@ struct NetBackReceive: ~Copyable {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
     var frameCount = 0
-    while frameCount < waiting.count, ids.count < limit, add(waiting[frameCount], &available, limit) { frameCount += 1 }
+    while frameCount < waiting.count, slots.count < limit, add(waiting[frameCount], &available, limit) {
+      frameCount += 1
+    }
     guard frameCount > 0 || !given.isEmpty else { return 0 }
     runCopies()
     answer()
     waiting.removeFirst(frameCount)
-    let taken = ids.count
-    ids.removeAll(keepingCapacity: true)
-    responses.removeAll(keepingCapacity: true)
-    given.removeAll(keepingCapacity: true)
-    copies.removeAll(keepingCapacity: true)
+    let taken = slots.count
+    slots.removeAll()
+    given.removeAll()
+    copies.removeAll()
     return taken
   }
 
@@ -164,7 +171,7 @@ struct NetBackReceive: ~Copyable {
     while let segmenter, nextSegment < segmenter.frameCount {
       let byteCount = segmenter.byteCount(of: nextSegment)
       let slotCount = dataSlotCount(of: byteCount) + (headroom > 0 ? 1 : 0)
-      guard slotCount <= available, ids.count < limit, given.count < Self.segmentCount else { return false }
+      guard slotCount <= available, slots.count < limit, given.count < Self.segmentCount else { return false }
       guard takes.scatterGather || dataSlotCount(of: byteCount) == 1 else {
         dropCount &+= 1
         break
@@ -233,6 +240,10 @@ struct NetBackReceive: ~Copyable {
     let flags = NetIf.RxFlag.flags(for: metadata.checksum)
     let hash = takes.hashes ? metadata.hash : nil
     let extraInfoCount = (metadata.segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
+    if extraInfoCount == 0, body.count == 0, head.count <= xenPageSize {
+      fillWhole(with: head, flags: flags)
+      return
+    }
     var rest = (head: head, body: body)
     fillPage(with: &rest, from: headroom, flags: extraInfoCount > 0 ? flags | NetIf.RxFlag.extraInfo : flags)
     if extraInfoCount > 0 {
@@ -246,6 +257,17 @@ struct NetBackReceive: ~Copyable {
       if headroom > 0 { fillSlot(with: .headroom(byteCount: UInt16(headroom)), &following) }
     }
     while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
+  }
+
+  /// The same for most frames: one page, and nothing else.
+  private mutating func fillWhole(with frame: SharedBytes, flags: UInt16) {
+    guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
+    copies.append(
+      GrantCopy(
+        .toGrant, local: frame, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
+    slots.append(
+      Slot(
+        id: request.id, response: NetIfRxResponse(id: request.id, flags: flags, status: Int16(frame.count))))
   }
 
   private mutating func fillPage(
@@ -266,33 +288,33 @@ struct NetBackReceive: ~Copyable {
         rest = (rest.body, .none)
       }
     }
-    ids.append(request.id)
-    responses.append(
-      NetIfRxResponse(
-        id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
-        status: Int16(end - offset)))
+    slots.append(
+      Slot(
+        id: request.id,
+        response: NetIfRxResponse(
+          id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
+          status: Int16(end - offset))))
   }
 
   /// - Parameter following: how many extra infos there are from this one on.
   private mutating func fillSlot(with info: NetExtraInfo, _ following: inout Int) {
     guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
     following -= 1
-    ids.append(request.id)
-    responses.append(NetIfExtraInfo(info, hasMore: following > 0).receiveSlot)
+    slots.append(Slot(id: request.id, response: NetIfExtraInfo(info, hasMore: following > 0).receiveSlot))
   }
 
   private mutating func runCopies() {
     guard !copies.isEmpty else { return }
     let grants = grants
-    var span = copies.mutableSpan
-    grants.copy(&span)
+    copies.withMutableSpan { grants.copy(&$0) }
   }
 
   /// The responses of the batch; when one page of a frame could not be reached, each slot of it is an error.
   private mutating func answer() {
     let okay = GrantStatus.okay
     var (slot, copy) = (0, 0)
-    for frame in given {
+    for index in 0..<given.count {
+      let frame = given[index]
       var succeeded = true
       for index in copy..<copy + frame.copyCount where copies[index].status != okay { succeeded = false }
       copy += frame.copyCount
@@ -301,14 +323,14 @@ struct NetBackReceive: ~Copyable {
         givenCounts.count(packetOf: frame.byteCount)
         if frame.isSegmented { segmentedCount &+= 1 }
         while slot < end {
-          ring.put(responses[slot])
+          ring.put(slots[slot].response)
           slot += 1
         }
       } else {
         givenCounts.errors &+= 1
         while slot < end {
           let flags = slot + 1 < end ? NetIf.RxFlag.moreData : 0
-          ring.put(NetIfRxResponse(id: ids[slot], flags: flags, status: NetIf.Status.error))
+          ring.put(NetIfRxResponse(id: slots[slot].id, flags: flags, status: NetIf.Status.error))
           slot += 1
         }
       }

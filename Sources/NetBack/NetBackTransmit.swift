@@ -35,11 +35,13 @@ struct NetBackTransmit: ~Copyable {
   private let pages = PrivatePages(pageCount: batchCount + NetIf.maxFragmentCount)
   private let buffer: SharedBytes
   private var bufferByteCount = 0
-  /// Of the batch under way, in the guest's order; emptied, never shrunk.
-  private var packets: [Packet] = []
-  private var otherIDs: [UInt16] = []
-  private var copies: [GrantCopy] = []
-  private var frames: [NetworkFrame] = []
+  /// Of the batch under way, in the guest's order.
+  private var packets = PlainArray<Packet>(capacity: batchCount)
+  private var otherIDs = PlainArray<UInt16>(capacity: slotCount)
+  private var copies = PlainArray<GrantCopy>(capacity: slotCount)
+  private var frames = PlainArray<NetworkFrame>(capacity: batchCount)
+  /// Of the packets that end in a batch, at most: the batch's own, and those of one packet that came before.
+  private static let slotCount = batchCount + NetIf.fatalFragmentCount
   private(set) var counts = NetCounts()
   private(set) var checksumsFilled: UInt64 = 0
   /// Packets that were to be cut, and those of them whose checksum was not said to be blank.
@@ -65,11 +67,6 @@ struct NetBackTransmit: ~Copyable {
         scatterGather: connection.offered.scatterGather, offloads: connection.offered.offloads,
         multicastControl: connection.offered.multicastControl, hashes: connection.takes.hashes))
     buffer = pages.bytes
-    let slotCount = Self.batchCount + NetIf.fatalFragmentCount
-    packets.reserveCapacity(Self.batchCount)
-    frames.reserveCapacity(Self.batchCount)
-    otherIDs.reserveCapacity(slotCount)
-    copies.reserveCapacity(slotCount)
   }
 
   var ringStatistics: RingStatistics { ring.statistics }
@@ -153,7 +150,8 @@ struct NetBackTransmit: ~Copyable {
     runCopies()
     let okay = GrantStatus.okay
     var (nextID, nextCopy) = (0, 0)
-    for packet in packets {
+    for index in 0..<packets.count {
+      let packet = packets[index]
       var fault: NetTxPacketFault?
       for _ in 0..<packet.copyCount {
         let status = copies[nextCopy].status
@@ -172,17 +170,13 @@ struct NetBackTransmit: ~Copyable {
       if metadata.segmentation != nil { segmentedCount &+= 1 }
       frames.append(NetworkFrame(bytes, metadata))
     }
-    packets.removeAll(keepingCapacity: true)
-    if !otherIDs.isEmpty { otherIDs.removeAll(keepingCapacity: true) }
-    copies.removeAll(keepingCapacity: true)
+    packets.removeAll()
+    otherIDs.removeAll()
+    copies.removeAll()
     bufferByteCount = 0
     guard !frames.isEmpty else { return }
-    // Lent to the end as a local, since a span of a part of us would lock all of us.
-    var batch: [NetworkFrame] = []
-    swap(&batch, &frames)
-    end.take(batch.span, answering: &guest)
-    batch.removeAll(keepingCapacity: true)
-    swap(&batch, &frames)
+    frames.withSpan { end.take($0, answering: &guest) }
+    frames.removeAll()
   }
 
   private mutating func answer(_ packet: Packet, _ status: Int16, _ nextID: inout Int) {
@@ -213,8 +207,7 @@ struct NetBackTransmit: ~Copyable {
 
   private mutating func runCopies() {
     let grants = grants
-    var span = copies.mutableSpan
-    grants.copy(&span)
+    copies.withMutableSpan { grants.copy(&$0) }
   }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }

@@ -59,6 +59,7 @@ struct NetBackWork: ~Copyable {
     let given = try receive.give(limit: budget)
     receive.dropExpired(now: now)
     channels.notify(tx: transmit.pushAndCheckNotify(), rx: receive.pushAndCheckNotify())
+    if taken > 0 || given > 0 { channels.noteWork() }
     // An end that found no room may have more.
     if taken == limit || given >= budget || (wasFull && receive.waiting.count < waitingCount) { return .more }
     // Both, since each asks for its own events.

@@ -45,7 +45,7 @@ extension NetworkEnd {
 }
 
 /// One frame: an Ethernet header and what follows it, without the trailing checksum.
-public struct NetworkFrame: Sendable {
+public struct NetworkFrame: BitwiseCopyable, Sendable {
   /// In memory of this process alone.
   public let bytes: SharedBytes
   /// What is left to do to it, as far as the end takes that (``NetworkEnd/offloads``), and what is known about it.

@@ -7,7 +7,7 @@
 /// Register it with a bus, poll that until ``isConnected``, then ``send(_:)`` frames, ``push()`` them together, and take
 /// what arrives with ``poll(_:)``. When a backend goes away, what was in flight is counted as dropped; the device connects
 /// again when the backend comes back.
-public final class NetFrontDevice: FrontendDriver, Frontend {
+@safe public final class NetFrontDevice: FrontendDriver, Frontend {
   public let type = "vif"
   public let publishedState = XenbusState.connected
   /// The card's own address; nil before the first connection, as the next two.
@@ -28,13 +28,16 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   /// What may be sent unfinished now: frames whose checksum is left blank, and frames to be cut. Empty while not connected.
   ///
   /// A frame whose checksum the backend does not fill in may be sent all the same: then it is filled in here.
-  public private(set) var offloads: NetOffloads = []
+  public var offloads: NetOffloads { queues?.offloads ?? [] }
   var offered: NetBackendKeys?
   var multicast = NetFrontMulticast()
   var reconfiguration = NetFrontReconfiguration()
   /// Memory for one segment of a frame that is cut here.
   private var segment: [UInt8] = []
-  var queues: NetFrontQueues?
+  var queues: NetFrontQueues? { didSet { unsafe sender = queues.map { unsafe Unmanaged.passUnretained($0) } } }
+  /// The same, for what is done for each frame: to retain and release waits until all that was written to the shared pages has
+  /// left the processor, which is most of what a short frame costs.
+  private var sender: Unmanaged<NetFrontQueues>?
   /// Shared with the backend, but not in use: before it has connected, and until it has let go.
   private var idleQueues: NetFrontQueues?
   /// What former connections have counted, by queue.
@@ -83,6 +86,11 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
   public func send(
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()
   ) throws(NetFrontError) {
+    // Safe: `queues` holds it, and nothing that sending does lets go of that.
+    let sent = unsafe sender?._withUnsafeGuaranteedRef { queues in
+      Result { () throws(NetFrontError) in try queues.send(frame, metadata) }
+    }
+    if try sent?.get() == true { return }
     guard let queues else { throw .notConnected }
     try check(byteCount: frame.count, isSegmented: metadata.segmentation != nil)
     if let segmentation = metadata.segmentation, !offloads.contains(NetOffloads(cutting: segmentation.kind)) {
@@ -237,7 +245,8 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     rings.report(in: &negotiation)
     let entries =
       try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries + requests(of: offered)
-    let queues = rings.makeQueues()
+    let queues = rings.makeQueues(
+      maxFrameByteCount: maxFrameByteCount, offloads: features.agreedOffloads(with: offered))
     queues.postReceivePages()
     idleQueues = queues
     return entries
@@ -279,7 +288,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
     guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
     self.queues = queues
     // Once more: the backend that has connected may be another one than that whose offer the rings were made for.
-    offloads = features.agreedOffloads(with: try NetBackendKeys(from: device.other))
+    queues.offloads = features.agreedOffloads(with: try NetBackendKeys(from: device.other))
     while counted.count < queues.count { counted.append(NetStatistics()) }
     // Once more for all that we pushed before the backend was listening.
     queues.kick()
@@ -332,7 +341,7 @@ public final class NetFrontDevice: FrontendDriver, Frontend {
       counted[number] += queues.statistics(of: number)
       counted[number].tx.drops &+= UInt64(queues.inFlightCount(of: number))
     }
-    (hasCarrier, offloads) = (false, [])
+    hasCarrier = false
     multicast.disconnect()
     reconfiguration.disconnect()
     if let wish = hashing.wish { hashing = .pending(wish) }

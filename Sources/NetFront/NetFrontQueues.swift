@@ -13,12 +13,17 @@ final class NetFrontQueues {
   let count: Int
   /// The longest frame that each has pages for, in bytes.
   let maxByteCount: Int
+  /// The longest frame that may be sent as it is, in bytes.
+  let maxFrameByteCount: Int
+  /// What may be sent unfinished.
+  var offloads: NetOffloads
 
   /// - Parameter events: channels for each queue.
   init(
     transmits: consuming OwnedArray<NetFrontTransmit>, receives: consuming OwnedArray<NetFrontReceive>,
-    events: NetFrontEvents, control: NetFrontControl?
+    events: NetFrontEvents, control: NetFrontControl?, maxFrameByteCount: Int, offloads: NetOffloads
   ) {
+    (self.maxFrameByteCount, self.offloads) = (maxFrameByteCount, offloads)
     count = transmits.count
     precondition(count > 0 && receives.count == count && events.tx.count == count, "each queue has both its parts")
     var maxByteCount = NetIf.maxFrameByteCount
@@ -38,6 +43,17 @@ final class NetFrontQueues {
 
   /// The next poll shows them to the backend.
   func add(_ pages: consuming GrantedPages, to number: Int) { receives[number].add(pages) }
+
+  /// Puts a frame that need not be cut, and is neither too short nor too long: most frames.
+  ///
+  /// - Returns: false for any other one.
+  func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) throws(NetFrontError) -> Bool {
+    guard metadata.segmentation == nil, frame.count >= NetIf.headerByteCount, frame.count <= maxFrameByteCount else {
+      return false
+    }
+    try put(frame, NetFrontTxForm(frame, metadata, offloads: offloads))
+    return true
+  }
 
   /// The caller has checked the frame's length.
   func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {

@@ -10,7 +10,7 @@ struct NetFrontReceive: ~Copyable {
   private var pages: NetFrontPages
   private var agreement: NetRxAgreement
   /// The page that stands in each slot.
-  private var postedPages: [UInt16]
+  private var postedPages: PlainArray<UInt16>
   private var nextPostedSlot: UInt16 = 0
   /// Where in the ring the next response stands.
   private var nextSlot: UInt16 = 0
@@ -42,7 +42,7 @@ struct NetFrontReceive: ~Copyable {
     agreement: NetRxAgreement, isUntrusted: Bool
   ) {
     precondition(pages.count <= ring.entryCount, "no more pages than slots")
-    postedPages = Array(repeating: 0, count: ring.entryCount)
+    postedPages = PlainArray(repeating: 0, count: ring.entryCount)
     let count = pages.count
     self.ring = ring
     self.pages = pages

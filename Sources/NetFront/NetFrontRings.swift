@@ -144,7 +144,12 @@ struct NetFrontRings: ~Copyable {
     }
   }
 
-  consuming func makeQueues() -> NetFrontQueues {
-    NetFrontQueues(transmits: transmits, receives: receives, events: events, control: control)
+  /// - Parameters:
+  ///   - maxFrameByteCount: of what may be sent as it is.
+  ///   - offloads: what may be sent unfinished.
+  consuming func makeQueues(maxFrameByteCount: Int, offloads: NetOffloads) -> NetFrontQueues {
+    NetFrontQueues(
+      transmits: transmits, receives: receives, events: events, control: control,
+      maxFrameByteCount: maxFrameByteCount, offloads: offloads)
   }
 }

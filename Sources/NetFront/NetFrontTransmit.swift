@@ -10,7 +10,7 @@ import XenRing
 /// holds all the same means nothing.
 struct NetFrontTransmit: ~Copyable {
   /// What a request in flight belongs to. A frame is answered slot by slot, and done with the last one.
-  private struct Entry {
+  private struct Entry: BitwiseCopyable {
     var isInFlight: Bool
     /// The id of the frame's first request. The entry of that one has the rest, and keeps its page until all are answered.
     let first: UInt16
@@ -25,8 +25,8 @@ struct NetFrontTransmit: ~Copyable {
   private let pages: NetFrontPages
   /// Nothing of a frame is to be in a page of another (`trusted`).
   private let isUntrusted: Bool
-  private var entries: [Entry]
-  private var freePages: [UInt16] = []
+  private var entries: PlainArray<Entry>
+  private var freePages: PlainArray<UInt16>
   /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
   private var extraInfosInFlight = 0
@@ -41,8 +41,9 @@ struct NetFrontTransmit: ~Copyable {
     ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming NetFrontPages, isUntrusted: Bool
   ) {
     precondition(pages.count <= ring.entryCount, "no more pages than slots")
-    entries = Array(repeating: .idle, count: pages.count)
-    freePages.append(contentsOf: (0..<UInt16(pages.count)).reversed())
+    entries = PlainArray(repeating: .idle, count: pages.count)
+    freePages = PlainArray(capacity: pages.count)
+    for page in (0..<UInt16(pages.count)).reversed() { freePages.append(page) }
     self.ring = ring
     self.pages = pages
     self.isUntrusted = isUntrusted
@@ -90,6 +91,12 @@ struct NetFrontTransmit: ~Copyable {
       put(NetIfExtraInfo(segmentation))
       segmentedCount &+= 1
     }
+    if count > 1 { putFurtherParts(of: frame, first, form) }
+    inFlightCount += 1
+  }
+
+  private mutating func putFurtherParts(of frame: Span<UInt8>, _ first: UInt16, _ form: NetFrontTxForm) {
+    let count = NetIf.pageCount(of: frame.count)
     for part in 1..<count {
       let start = part * xenPageSize
       let bytes = frame.extracting(droppingFirst: start).extracting(first: xenPageSize)
@@ -98,7 +105,6 @@ struct NetFrontTransmit: ~Copyable {
         flags: part + 1 < count ? NetIf.TxFlag.moreData : 0,
         form.checksum.map { (offset: $0.offset - start, value: $0.value) })
     }
-    inFlightCount += 1
   }
 
   /// Puts a part of a frame, in the next free page.
@@ -178,14 +184,13 @@ struct NetFrontTransmit: ~Copyable {
     entries[slot].isInFlight = false
     let first = entries[slot].first
     if response.id != first { freePages.append(response.id) }
-    var entry = entries[Int(first)]
     // A frame is lost with any of its parts.
-    if result != .sent { entry.result = result }
-    guard entry.unansweredCount == 1 else {
-      entry.unansweredCount -= 1
-      entries[Int(first)] = entry
+    if result != .sent { entries[Int(first)].result = result }
+    guard entries[Int(first)].unansweredCount == 1 else {
+      entries[Int(first)].unansweredCount -= 1
       return
     }
+    let entry = entries[Int(first)]
     if entry.byteCount == 0, let change = multicastChanges.removeValue(forKey: first) {
       multicastResults.append((change, entry.result))
       freePages.append(first)

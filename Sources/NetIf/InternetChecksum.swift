@@ -39,8 +39,8 @@ public struct InternetChecksum: Sendable {
     sum = UInt64(Self.folded(part)) &+ UInt64(Self.folded(sum))
   }
 
-  /// Adds one word.
-  public mutating func add(_ word: UInt16) { sum = UInt64(word.bigEndian) &+ UInt64(Self.folded(sum)) }
+  /// Adds one word. Not folded: there is room for more words than anybody adds.
+  public mutating func add(_ word: UInt16) { sum &+= UInt64(word.bigEndian) }
 
   /// Zero over bytes that hold their own right checksum.
   public var value: UInt16 { ~UInt16(bigEndian: Self.folded(sum)) }

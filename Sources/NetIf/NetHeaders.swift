@@ -1,38 +1,48 @@
 /// Where the headers of a frame with one whole TCP or UDP packet lie: the one gate for what a frame's own bytes say.
 ///
 /// All offsets are in bytes from the frame's start and, however hostile the bytes, within the frame.
-public struct NetHeaders: Hashable, Sendable {
-  public enum Network: Hashable, Sendable { case ipv4, ipv6 }
+public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
+  public enum Network: BitwiseCopyable, Hashable, Sendable { case ipv4, ipv6 }
 
   /// The numbers of the protocols (RFC 9293, RFC 768).
-  public enum Transport: UInt8, Sendable {
+  public enum Transport: UInt8, BitwiseCopyable, Sendable {
     case tcp = 6
     case udp = 17
   }
 
   public let network: Network
   public let transport: Transport
+  // Narrow, so that all of it is handed over in registers: put together in memory it would have to wait there until everything
+  // that was written before it, to shared pages too, has left the processor.
+  private let networkStart: UInt32
+  private let transportStart: UInt32
+  private let payloadStart: UInt32
+  private let payloadEnd: UInt32
+
   /// Where the IP header begins: behind the Ethernet header and up to two VLAN tags.
-  public let networkOffset: Int
+  public var networkOffset: Int { Int(networkStart) }
   /// Where the TCP or UDP header begins: behind IPv4's options or IPv6's extension headers.
-  public let transportOffset: Int
+  public var transportOffset: Int { Int(transportStart) }
   /// Where the payload begins: behind TCP's options.
-  public let payloadOffset: Int
+  public var payloadOffset: Int { Int(payloadStart) }
   /// Where the payload ends; what follows in the frame is padding.
-  public let end: Int
+  public var end: Int { Int(payloadEnd) }
 
   /// Finds the headers (IEEE 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768).
   ///
   /// - Parameter frame: from its Ethernet header on, in memory that nobody else can change.
   /// - Throws: when it is something else than one whole TCP or UDP packet, or its lengths contradict each other.
   public init(parsing frame: Span<UInt8>) throws(NetHeaderFault) {
+    precondition(frame.count <= Int(UInt32.max), "a frame, and no more")
     var offset = 12
     var etherType = try frame.word(at: offset, of: .ethernet)
     for _ in 0..<2 where etherType == 0x8100 || etherType == 0x88A8 {
       offset += NetIf.vlanTagByteCount
       etherType = try frame.word(at: offset, of: .vlanTag)
     }
-    networkOffset = offset + 2
+    let networkOffset = offset + 2
+    // None of these exceeds the frame's length.
+    networkStart = UInt32(truncatingIfNeeded: networkOffset)
     let found: (number: UInt8, offset: Int, end: Int)
     switch etherType {
     case 0x0800: (network, found) = (.ipv4, try Self.parseIPv4(frame, at: networkOffset))
@@ -41,7 +51,9 @@ public struct NetHeaders: Hashable, Sendable {
     }
     guard let transport = Transport(rawValue: found.number) else { throw .transport(number: found.number) }
     self.transport = transport
-    transportOffset = found.offset
+    let transportOffset = found.offset
+    transportStart = UInt32(truncatingIfNeeded: transportOffset)
+    let (payloadOffset, end): (Int, Int)
     // Only the packet itself counts, without the frame's padding.
     let packet = frame.extracting(..<found.end)
     switch transport {
@@ -59,6 +71,8 @@ public struct NetHeaders: Hashable, Sendable {
       end = transportOffset + Int(byteCount)
       guard end >= payloadOffset, end <= found.end else { throw .udpLength(byteCount: byteCount) }
     }
+    payloadStart = UInt32(truncatingIfNeeded: payloadOffset)
+    payloadEnd = UInt32(truncatingIfNeeded: end)
   }
 
   private static func parseIPv4(
@@ -205,15 +219,21 @@ public struct NetHeaders: Hashable, Sendable {
   }
 }
 
+// Inlined: a frame's headers are a dozen of them.
 extension Span<UInt8> {
+  @inline(__always)
   fileprivate func byte(at offset: Int, of header: NetHeaderFault.Header) throws(NetHeaderFault) -> UInt8 {
-    guard offset < count else { throw .truncated(header) }
-    return self[offset]
+    guard offset >= 0, offset < count else { throw .truncated(header) }
+    // Safe: it lies within, as just seen.
+    return unsafe self[unchecked: offset]
   }
 
   /// Two bytes, the first one highest.
+  @inline(__always)
   fileprivate func word(at offset: Int, of header: NetHeaderFault.Header) throws(NetHeaderFault) -> UInt16 {
-    UInt16(try byte(at: offset, of: header)) << 8 | UInt16(try byte(at: offset + 1, of: header))
+    guard offset >= 0, offset < count &- 1 else { throw .truncated(header) }
+    // Safe: both bytes lie within, as just seen, and any bits are an integer.
+    return UInt16(bigEndian: unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt16.self))
   }
 }
 

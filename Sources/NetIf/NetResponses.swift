@@ -1,7 +1,7 @@
 import XenPlatform
 
 /// How a packet that we asked a backend to send ended: a transmit response that has passed the gate.
-public enum NetTxResult: Hashable, Sendable {
+public enum NetTxResult: BitwiseCopyable, Hashable, Sendable {
   case sent
   case failed
   case dropped

@@ -1,21 +1,31 @@
+import Synchronization
 import XenPlatform
 
 /// Every domain's grant table, and who uses which pages behind it.
 struct GrantSpace {
   /// What a domain can use of the kernel's pages and references for sharing.
   private struct Table {
-    /// References are never given out twice, so that a stale one is noticed; 0 to 7 are Xen's own.
-    var nextReference: UInt32 = 8
+    /// The run that each reference names. References are never given out twice, so that a stale one is noticed, and 0 to 7 are
+    /// Xen's own: so this grows by four bytes for each page that is ever shared.
+    var runs = [Int32](repeating: noRun, count: 8)
+    /// Of references that are not as writable as they were shared.
+    var changedRights: [UInt32: Bool] = [:]
     var sharedPages = 0
     /// As xen-gntalloc's parameter has it where nobody sets it.
     var sharedPageLimit = 1024
   }
 
+  private static let noRun: Int32 = -1
+
   /// One `share`.
-  private struct Run {
+  @safe private struct Run {
     let file: PageFile
     let owner: DomainID
-    let references: ClosedRange<UInt32>
+    let grantee: DomainID
+    let writable: Bool
+    let references: Range<UInt32>
+    /// Where the owner has the pages.
+    let address: UnsafeMutableRawPointer
     var mappedPages = 0
     var isShared = true
     /// Its process was killed.
@@ -25,19 +35,6 @@ struct GrantSpace {
   private struct Page {
     let run: Int
     let number: Int
-  }
-
-  @safe private struct Grant {
-    let page: Page
-    let grantee: DomainID
-    var writable: Bool
-    /// Where the owner has the page.
-    let address: UnsafeMutableRawPointer
-  }
-
-  private struct Key: Hashable {
-    let domain: DomainID
-    let reference: UInt32
   }
 
   /// A region that somebody was given.
@@ -54,35 +51,60 @@ struct GrantSpace {
     var use: Use
   }
 
-  private var tables: [DomainID: Table] = [:]
-  private var runs: [Int: Run] = [:]
-  private var nextRun = 0
-  private var grants: [Key: Grant] = [:]
+  /// By the domain's number; nil for one that has been destroyed.
+  private var tables: [Table?] = []
+  /// By number; nil for one that is not used any more, whose number is given out again.
+  private var runs: [Run?] = []
+  private var freeRuns: [Int] = []
   /// By address.
   private var regions: [UInt: Region] = [:]
   private var random: SplitMix64
-  private(set) var counts = GrantCounts()
+  private var counted = GrantCounts()
+  /// Segments copied since the start: apart, since copies only look at the rest.
+  private let copyTotal = CopyTotal()
   var faults = GrantFaults()
+
+  private final class CopyTotal: Sendable { let count = Atomic<Int>(0) }
+
+  var counts: GrantCounts {
+    var counts = counted
+    counts.copyTotal = copyTotal.count.load(ordering: .relaxed)
+    return counts
+  }
 
   init(seed: UInt64) { random = SplitMix64(state: seed) }
 
   // MARK: Domains
 
-  mutating func introduce(_ domain: DomainID) { tables[domain] = Table() }
+  mutating func introduce(_ domain: DomainID) {
+    while tables.count <= Int(domain.rawValue) { tables.append(nil) }
+    tables[Int(domain.rawValue)] = Table()
+  }
 
   /// Its processes have been ended before.
-  mutating func destroy(_ domain: DomainID) { tables[domain] = nil }
+  mutating func destroy(_ domain: DomainID) { withTable(of: domain) { $0 = nil } }
 
-  func sharedPageLimit(of domain: DomainID) -> Int { tables[domain]?.sharedPageLimit ?? 0 }
+  func sharedPageLimit(of domain: DomainID) -> Int { table(of: domain)?.sharedPageLimit ?? 0 }
 
-  mutating func setSharedPageLimit(of domain: DomainID, to limit: Int) { tables[domain]?.sharedPageLimit = limit }
+  mutating func setSharedPageLimit(of domain: DomainID, to limit: Int) {
+    withTable(of: domain) { $0?.sharedPageLimit = limit }
+  }
+
+  private func table(of domain: DomainID) -> Table? {
+    Int(domain.rawValue) < tables.count ? tables[Int(domain.rawValue)] : nil
+  }
+
+  /// Does nothing where there never was such a domain.
+  private mutating func withTable(of domain: DomainID, _ body: (inout Table?) -> Void) {
+    if Int(domain.rawValue) < tables.count { body(&tables[Int(domain.rawValue)]) }
+  }
 
   // MARK: Sharing and mapping
 
   mutating func share(
     pageCount: Int, by process: LoopbackProcess, with grantee: DomainID, writable: Bool
   ) throws(GrantError) -> (memory: PageMapping, references: [GrantReference]) {
-    guard !process.isKilled, var table = tables[process.domain] else {
+    guard !process.isKilled, let table = table(of: process.domain) else {
       throw .system(call: "share", reason: LoopbackProcess.wasKilled)
     }
     guard pageCount <= table.sharedPageLimit - table.sharedPages, !faults.failedShare.strikes(&random) else {
@@ -96,27 +118,37 @@ struct GrantSpace {
       file.close()
       throw error
     }
-    let references = table.nextReference...(table.nextReference + UInt32(pageCount) - 1)
-    table.nextReference = references.upperBound + 1
-    table.sharedPages += pageCount
-    tables[process.domain] = table
-    runs[nextRun] = Run(file: file, owner: process.domain, references: references)
-    for (number, reference) in references.enumerated() {
-      grants[Key(domain: process.domain, reference: reference)] = unsafe Grant(
-        page: Page(run: nextRun, number: number), grantee: grantee, writable: writable,
-        address: memory.baseAddress + number * xenPageSize)
+    let first = UInt32(table.runs.count)
+    let references = first..<(first + UInt32(pageCount))
+    let number = addRun(
+      unsafe Run(
+        file: file, owner: process.domain, grantee: grantee, writable: writable, references: references,
+        address: memory.baseAddress))
+    withTable(of: process.domain) {
+      $0?.runs.append(contentsOf: repeatElement(Int32(number), count: pageCount))
+      $0?.sharedPages += pageCount
     }
     unsafe regions[UInt(bitPattern: memory.baseAddress)] = Region(
-      memory: memory, process: process, use: .shares(run: nextRun))
-    nextRun += 1
-    counts.sharedPages += pageCount
+      memory: memory, process: process, use: .shares(run: number))
+    counted.sharedPages += pageCount
     return (memory, references.map(GrantReference.init(rawValue:)))
   }
 
   mutating func setWritable(_ writable: Bool, _ reference: GrantReference, of domain: DomainID) {
-    let key = Key(domain: domain, reference: reference.rawValue)
-    precondition(grants[key] != nil, "a reference that the domain has granted")
-    grants[key]?.writable = writable
+    withTable(of: domain) {
+      let count = $0?.runs.count ?? 0
+      precondition(Int(reference.rawValue) < count, "a reference that the domain has granted")
+      $0?.changedRights[reference.rawValue] = writable
+    }
+  }
+
+  private mutating func addRun(_ run: Run) -> Int {
+    if let number = freeRuns.popLast() {
+      runs[number] = run
+      return number
+    }
+    runs.append(run)
+    return runs.count - 1
   }
 
   mutating func map(
@@ -126,10 +158,9 @@ struct GrantSpace {
     if process.isKilled { throw .system(call: "map", reason: LoopbackProcess.wasKilled) }
     var pages: [Page] = []
     for reference in references {
-      switch grant(reference, of: domain, to: process.domain, writable: writable) {
-      case .success(let grant): pages.append(grant.page)
-      case .failure(let error): throw .refused(reference, of: domain, error.status)
-      }
+      let found = find(reference, of: domain, for: process.domain, writable: writable)
+      guard found.status == .okay else { throw .refused(reference, of: domain, found.status) }
+      pages.append(found.page)
     }
     if faults.failedMap.strikes(&random), let unlucky = references.randomElement(using: &random) {
       throw .refused(unlucky, of: domain, .generalError)
@@ -137,27 +168,34 @@ struct GrantSpace {
     let memory = try PageMapping(pages.map(located), writable: writable)
     for page in pages { runs[page.run]?.mappedPages += 1 }
     unsafe regions[UInt(bitPattern: memory.baseAddress)] = Region(memory: memory, process: process, use: .maps(pages))
-    counts.mappedPages += pages.count
-    counts.mapTotal += pages.count
+    counted.mappedPages += pages.count
+    counted.mapTotal += pages.count
     return memory
   }
 
-  /// What `domain` granted to `grantee` under `reference`, if it did, and for this use. Xen's word for most refusals is
-  /// just an error; it tells only of references that lie outside the table, which grows by pages of 512 entries.
-  private func grant(
-    _ reference: GrantReference, of domain: DomainID, to grantee: DomainID, writable: Bool
-  ) -> Result<Grant, GrantStatusError> {
-    guard let table = tables[domain] else { return .failure(GrantStatusError(status: .badDomain)) }
-    guard reference.rawValue / 512 <= (table.nextReference - 1) / 512 else {
-      return .failure(GrantStatusError(status: .badReference))
+  /// What `domain` granted to `grantee` under `reference`, if it did, and for this use: then the status is okay. Xen's word for
+  /// most refusals is just an error; it tells only of references that lie outside the table, which grows by pages of 512
+  /// entries.
+  private func find(
+    _ reference: GrantReference, of domain: DomainID, for grantee: DomainID, writable: Bool
+  ) -> (status: GrantStatus, page: Page) {
+    let nothing = Page(run: 0, number: 0)
+    let place = Int(reference.rawValue)
+    guard Int(domain.rawValue) < tables.count, let count = tables[Int(domain.rawValue)]?.runs.count else {
+      return (.badDomain, nothing)
     }
-    guard let grant = grants[Key(domain: domain, reference: reference.rawValue)], grant.grantee == grantee,
-      grant.writable || !writable
-    else { return .failure(GrantStatusError(status: .generalError)) }
-    return .success(grant)
+    guard place / 512 <= (count - 1) / 512 else { return (.badReference, nothing) }
+    guard place < count, let number = tables[Int(domain.rawValue)]?.runs[place], number != Self.noRun,
+      let run = runs[Int(number)], run.grantee == grantee, !writable || isWritable(reference, of: domain, in: run)
+    else { return (.generalError, nothing) }
+    return (.okay, Page(run: Int(number), number: place - Int(run.references.lowerBound)))
   }
 
-  private struct GrantStatusError: Error { let status: GrantStatus }
+  private func isWritable(_ reference: GrantReference, of domain: DomainID, in run: Run) -> Bool {
+    // Hardly ever are there any, and a look into an empty dictionary hashes.
+    if tables[Int(domain.rawValue)]?.changedRights.isEmpty != false { return run.writable }
+    return tables[Int(domain.rawValue)]?.changedRights[reference.rawValue] ?? run.writable
+  }
 
   /// A page that is shared, or still mapped: its run is there.
   private func located(_ page: Page) -> PageMapping.Page {
@@ -201,13 +239,18 @@ struct GrantSpace {
   /// The references name nothing any more; pages still mapped elsewhere are set aside.
   private mutating func unshare(_ number: Int) {
     guard var run = runs[number] else { return }
-    for reference in run.references { grants[Key(domain: run.owner, reference: reference)] = nil }
-    tables[run.owner]?.sharedPages -= run.references.count
-    counts.sharedPages -= run.references.count
+    withTable(of: run.owner) {
+      for reference in run.references {
+        $0?.runs[Int(reference)] = Self.noRun
+        $0?.changedRights[reference] = nil
+      }
+      $0?.sharedPages -= run.references.count
+    }
+    counted.sharedPages -= run.references.count
     if run.isOrphaned {
-      counts.orphanedPages += run.mappedPages
+      counted.orphanedPages += run.mappedPages
     } else {
-      counts.quarantinedPages += run.mappedPages
+      counted.quarantinedPages += run.mappedPages
     }
     run.isShared = false
     runs[number] = run
@@ -215,11 +258,11 @@ struct GrantSpace {
   }
 
   private mutating func unmap(_ pages: [Page]) {
-    counts.mappedPages -= pages.count
+    counted.mappedPages -= pages.count
     for page in pages {
       guard var run = runs[page.run] else { continue }
       run.mappedPages -= 1
-      if run.isOrphaned, !run.isShared { counts.orphanedPages -= 1 }
+      if run.isOrphaned, !run.isShared { counted.orphanedPages -= 1 }
       runs[page.run] = run
       forgetIfUnused(page.run)
     }
@@ -229,31 +272,50 @@ struct GrantSpace {
     guard let run = runs[number], !run.isShared, run.mappedPages == 0 else { return }
     run.file.close()
     runs[number] = nil
+    freeRuns.append(number)
   }
 
   // MARK: Copying
 
-  /// `GNTTABOP_copy` for one segment, by a process that is alive.
-  mutating func copy(_ copy: inout GrantCopy, by grantee: DomainID) {
-    counts.copyTotal += 1
-    guard Int(copy.offset) + Int(copy.count) <= xenPageSize else {
-      copy.status = .badCopyArgument
-      return
+  /// Whether copies change nothing here, so that several may be under way at once.
+  var copiesSideBySide: Bool { faults.failedCopy == .never }
+
+  /// `GNTTABOP_copy`, by a process that is alive, where no fault strikes.
+  func copy(_ copies: inout MutableSpan<GrantCopy>, by grantee: DomainID) {
+    copyTotal.count.wrappingAdd(copies.count, ordering: .relaxed)
+    for index in copies.indices {
+      let (status, page) = find(copies[index], by: grantee)
+      if status == .okay { move(copies[index], page) }
+      copies[index].status = status
     }
-    switch grant(copy.reference, of: copy.domain, to: grantee, writable: copy.direction == .toGrant) {
-    case .failure(let error): copy.status = error.status
-    case .success(let grant):
-      if faults.failedCopy.strikes(&random) {
-        copy.status = .generalError
-        return
-      }
-      // Safe: the owner has the page mapped while it is granted, and the copy stays within it.
-      let remote = unsafe grant.address + Int(copy.offset)
-      switch copy.direction {
-      case .fromGrant: unsafe copy.local.copyMemory(from: remote, byteCount: Int(copy.count))
-      case .toGrant: unsafe remote.copyMemory(from: copy.local, byteCount: Int(copy.count))
-      }
-      copy.status = .okay
+  }
+
+  /// The same where a fault may strike.
+  mutating func copyWithFaults(_ copies: inout MutableSpan<GrantCopy>, by grantee: DomainID) {
+    copyTotal.count.wrappingAdd(copies.count, ordering: .relaxed)
+    for index in copies.indices {
+      var (status, page) = find(copies[index], by: grantee)
+      if status == .okay, faults.failedCopy.strikes(&random) { status = .generalError }
+      if status == .okay { move(copies[index], page) }
+      copies[index].status = status
+    }
+  }
+
+  private func find(_ copy: GrantCopy, by grantee: DomainID) -> (status: GrantStatus, page: Page) {
+    guard Int(copy.offset) + Int(copy.count) <= xenPageSize else {
+      return (.badCopyArgument, Page(run: 0, number: 0))
+    }
+    return find(copy.reference, of: copy.domain, for: grantee, writable: copy.direction == .toGrant)
+  }
+
+  /// Moves the bytes of a copy that was found to be one.
+  private func move(_ copy: GrantCopy, _ page: Page) {
+    // Safe: the owner has the page mapped while it is granted, and the copy stays within it.
+    guard let remote = unsafe runs[page.run]?.address else { preconditionFailure("a grant is of a run") }
+    let bytes = unsafe remote + page.number * xenPageSize + Int(copy.offset)
+    switch copy.direction {
+    case .fromGrant: unsafe copy.local.copyMemory(from: bytes, byteCount: Int(copy.count))
+    case .toGrant: unsafe bytes.copyMemory(from: copy.local, byteCount: Int(copy.count))
     }
   }
 }

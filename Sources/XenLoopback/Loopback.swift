@@ -10,7 +10,7 @@ import XenPlatform
 /// It does what can go wrong on a Xen when a test asks for it: ``eventFaults``, ``grantFaults``, ``storeQuotas``,
 /// ``LoopbackDomain/sharedPageLimit``, ``LoopbackDomain/kill()`` and ``destroy(_:)``.
 public final class Loopback: Sendable {
-  let grants: Mutex<GrantSpace>
+  let grants: GrantLock<GrantSpace>
   let events: Mutex<EventSpace>
   let store = Mutex(SharedStore())
   /// The processes of each domain that have not been killed.
@@ -21,7 +21,7 @@ public final class Loopback: Sendable {
   ///   faults.
   public init(seed: UInt64 = 0) {
     var seeds = SplitMix64(state: seed)
-    grants = Mutex(GrantSpace(seed: seeds.next()))
+    grants = GrantLock(GrantSpace(seed: seeds.next()))
     events = Mutex(EventSpace(seed: seeds.next()))
   }
 
@@ -118,7 +118,7 @@ public final class Loopback: Sendable {
   // MARK: Counts
 
   /// What is shared and mapped right now, and what went wrong with it.
-  public var grantCounts: GrantCounts { grants.withLock { $0.counts } }
+  public var grantCounts: GrantCounts { grants.withReadLock { $0.counts } }
 
   /// What connections to the store hold right now, in all domains.
   public var storeCounts: StoreCounts { store.withLock { $0.counts } }

@@ -34,11 +34,21 @@ final class LoopbackGrantTable: GrantTable {
   }
 
   func copy(_ copies: inout MutableSpan<GrantCopy>) {
+    let isDone = loopback.grants.withReadLock { space in
+      guard !process.isKilled, space.copiesSideBySide else { return false }
+      space.copy(&copies, by: process.domain)
+      return true
+    }
+    if !isDone { copyAlone(&copies) }
+  }
+
+  /// With the space for itself, since a fault may strike; or not at all.
+  private func copyAlone(_ copies: inout MutableSpan<GrantCopy>) {
     loopback.grants.withLock { space in
       if process.isKilled {
         for index in copies.indices { copies[index].status = .generalError }
       } else {
-        for index in copies.indices { space.copy(&copies[index], by: process.domain) }
+        space.copyWithFaults(&copies, by: process.domain)
       }
     }
   }

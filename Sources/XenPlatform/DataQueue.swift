@@ -1,5 +1,5 @@
 /// Nanoseconds on a clock that never goes back: the machine's, or a simulation's.
-public struct Uptime: Hashable, Comparable, Sendable {
+public struct Uptime: BitwiseCopyable, Hashable, Comparable, Sendable {
   public let nanoseconds: UInt64
 
   public init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }

@@ -23,6 +23,10 @@ public struct EventChannel: Sendable {
     if !isMasked, handle.nextPending() != nil { isMasked = true }
   }
 
+  /// There was work in a turn after which the channel stays masked, since more is left: what was sent for nothing before is
+  /// forgiven. Whoever sends a whole turn's work with each event would else count as sending for nothing, by the last turn.
+  public mutating func noteWork() { spurious = SpuriousEvents() }
+
   /// The work that the event asked for is done: lets the next one in.
   public mutating func rearm() {
     guard isMasked else { return }
@@ -87,6 +91,9 @@ public struct EventChannelPair: Sendable {
       if port == tx { isTxMasked = true } else if port == rx { isRxMasked = true }
     }
   }
+
+  /// The same as for one (``EventChannel/noteWork()``).
+  public mutating func noteWork() { spurious = SpuriousEvents() }
 
   /// The same for all of them as for one (``EventChannel/rearm(at:worked:)``): who has either channel sends for nothing.
   public mutating func rearm(at now: Uptime, worked: Bool) -> Uptime? {

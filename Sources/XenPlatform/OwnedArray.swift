@@ -1,15 +1,16 @@
 /// A fixed number of values that cannot be copied, each used in place.
 ///
 /// The standard library's array takes only copies; a class around each value would cost a check for exclusive access each time.
-@frozen @safe package struct OwnedArray<Element: ~Copyable>: ~Copyable {
+/// Public, since what is only the package's own is inlined in no other module.
+@frozen @safe public struct OwnedArray<Element: ~Copyable>: ~Copyable {
   @usableFromInline let base: UnsafeMutablePointer<Element>
   @usableFromInline let capacity: Int
   @usableFromInline var used = 0
 
-  @inlinable package var count: Int { used }
+  @inlinable public var count: Int { used }
 
   /// - Parameter capacity: positive.
-  @inlinable package init(capacity: Int) {
+  @inlinable public init(capacity: Int) {
     self.capacity = capacity
     unsafe base = .allocate(capacity: capacity)
   }
@@ -20,14 +21,14 @@
   }
 
   /// - Precondition: there is room.
-  @inlinable package mutating func append(_ element: consuming Element) {
+  @inlinable public mutating func append(_ element: consuming Element) {
     precondition(used < capacity, "an owned array has room")
     // Safe: within what was allocated, and nothing is there yet.
     unsafe (base + used).initialize(to: element)
     used += 1
   }
 
-  @inlinable package subscript(index: Int) -> Element {
+  @inlinable public subscript(index: Int) -> Element {
     _read {
       precondition(index >= 0 && index < used, "index out of range")
       // Safe: initialised up to the count; whoever reads has us borrowed.

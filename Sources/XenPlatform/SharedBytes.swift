@@ -3,7 +3,7 @@
 /// Its bytes can be copied in or out, or handed to a system call by address; they can never be looked at in place, so
 /// no check on them can be undone by the peer afterwards. It owns nothing: it is valid as long as the ``SharedRegion``
 /// or buffer it was cut from.
-@safe public struct SharedBytes: @unchecked Sendable {
+@safe public struct SharedBytes: BitwiseCopyable, @unchecked Sendable {
   /// For system calls and grant operations only.
   @unsafe public let baseAddress: UnsafeMutableRawPointer
   public let count: Int

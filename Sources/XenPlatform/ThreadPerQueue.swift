@@ -44,6 +44,8 @@ private final class QueueThread: @unchecked Sendable {
   private var sleep: AdaptiveSleep
   private let whenStopped: @Sendable () -> Void
   private let stop: Wakeup
+  /// The same for a queue that has more to do: its thread makes no system call then.
+  private let isStopping = Atomic(false)
   private let descriptors: [CInt]
   /// The one to stop, then the queue's.
   private var waits: [pollfd]
@@ -79,6 +81,7 @@ private final class QueueThread: @unchecked Sendable {
   }
 
   func stopAndJoin() {
+    isStopping.store(true, ordering: .relaxed)
     stop.signal()
     _ = pthread_join(handle, nil)
   }
@@ -92,7 +95,9 @@ private final class QueueThread: @unchecked Sendable {
       case .idle: timeout = -1
       // From when the poll began: the clock is a system call on many a Xen, and late by a poll is no later than a poll.
       case .idleUntil(let instant): timeout = instant.milliseconds(from: now)
-      case .more: timeout = 0
+      case .more:
+        if isStopping.load(ordering: .relaxed) { return }
+        continue
       case .stopped:
         whenStopped()
         return

@@ -30,8 +30,8 @@ import XenLoopback
     guest.sharedPageLimit = 1024 * queueCount
     let device = try Toolstack(on: driverDomain).addVif(
       to: guest.domain, servedBy: driverDomain.domain, mac: "00:16:3e:00:00:01")
-    let packets = (0..<64).map { Packet(byteCount: byteCount, port: UInt16(40_000 + $0)) }
-    let end = try Meter(packets: direction == .rx ? packets : [])
+    let packets = Packets(byteCount: byteCount)
+    let end = try Meter(packets: direction == .rx ? packets : nil)
     let features = NetFeatures(maxQueueCount: queueCount)
     let backend = try BusThread(on: driverDomain, log: log) { (bus) throws(XenstoreError) in
       try bus.register(NetBackDriver(features: features) { _ in end })
@@ -54,8 +54,10 @@ import XenLoopback
 
   /// - Returns: how many packets have arrived at the other end, and in how many seconds.
   private func work(
-    _ card: NetFrontDevice, _ end: Meter, _ packets: [Packet], seconds: Double
+    _ card: NetFrontDevice, _ end: Meter, _ packets: Packets, seconds: Double
   ) throws -> (UInt64, Double) {
+    let isSegmented = packets.metadata.segmentation != nil
+    let bytes = packets.bytes.span
     let start = ContinuousClock.now
     let deadline = start + .seconds(seconds)
     var (received, sent) = (UInt64(0), 0)
@@ -64,9 +66,8 @@ import XenLoopback
       var isFull = false
       if direction == .tx {
         for _ in 0..<64 where !isFull {
-          let packet = packets[sent & 63]
           do throws(NetFrontError) {
-            try card.send(packet.bytes.span, packet.metadata)
+            try card.send(bytes.extracting(packets.place(of: sent)), packets.metadata)
             sent &+= 1
           } catch {
             guard case .busy = error else { throw error }
@@ -80,7 +81,6 @@ import XenLoopback
       card.push()
       received += taken
       // Nothing to do before the backend has done something.
-      let isSegmented = packets[0].metadata.segmentation != nil
       let isIdle =
         direction == .tx ? isFull && !card.hasRoom(for: byteCount, isSegmented: isSegmented) : taken == 0
       if isIdle, let descriptor = card.descriptor {
@@ -92,41 +92,51 @@ import XenLoopback
   }
 }
 
-/// A TCP packet, to be cut if it is longer than a wire takes.
-struct Packet: Sendable {
-  let bytes: [UInt8]
+/// TCP packets of 64 flows one behind the other, to be cut if they are longer than a wire takes.
+struct Packets: Sendable {
+  private(set) var bytes: [UInt8] = []
   let metadata: NetPacketMetadata
+  private let byteCount: Int
 
-  init(byteCount: Int, port: UInt16) {
-    let ip = byteCount - 14
-    var bytes: [UInt8] = [
-      0, 0x16, 0x3E, 0, 0, 2, 0, 0x16, 0x3E, 0, 0, 1, 8, 0, 0x45, 0, UInt8(ip >> 8), UInt8(ip & 0xFF),
-    ]
-    bytes += [0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, UInt8(port >> 8), UInt8(port & 0xFF), 0, 80]
-    bytes += [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xFF, 0xFF, 0, 0, 0, 0]
-    self.bytes = bytes + [UInt8](repeating: 0xA5, count: byteCount - bytes.count)
+  init(byteCount: Int) {
+    self.byteCount = byteCount
     let isLong = byteCount > NetIf.defaultMTU + NetIf.headerByteCount
     metadata = NetPacketMetadata(
       checksum: .blank,
       segmentation: isLong ? NetPacketMetadata.Segmentation(.tcpv4, payloadByteCount: 1448) : nil)
+    for number in 0..<64 { append(port: UInt16(40_000 + number)) }
+  }
+
+  private mutating func append(port: UInt16) {
+    let (start, ip) = (bytes.count, byteCount - 14)
+    bytes += [0, 0x16, 0x3E, 0, 0, 2, 0, 0x16, 0x3E, 0, 0, 1, 8, 0, 0x45, 0, UInt8(ip >> 8), UInt8(ip & 0xFF)]
+    bytes += [0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, UInt8(port >> 8), UInt8(port & 0xFF), 0, 80]
+    bytes += [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xFF, 0xFF, 0, 0, 0, 0]
+    bytes += [UInt8](repeating: 0xA5, count: start + byteCount - bytes.count)
+  }
+
+  /// Where in the bytes the packet with this number is; they come round again.
+  func place(of number: Int) -> Range<Int> {
+    let start = (number & 63) * byteCount
+    return start..<start + byteCount
   }
 }
 
 /// An end that counts what it takes, and always has something to give; each queue has one of its own.
 final class Meter: NetworkEnd {
   let offloads = NetOffloads.all
-  private let packets: [Packet]
+  private let packets: Packets?
   private let wakeup: Wakeup
   private let taken: Taken
 
   private final class Taken: Sendable { let count = Atomic<UInt64>(0) }
 
-  convenience init(packets: [Packet]) throws(ResourceError) { try self.init(packets, Taken()) }
+  convenience init(packets: Packets?) throws(ResourceError) { try self.init(packets, Taken()) }
 
-  private init(_ packets: [Packet], _ taken: Taken) throws(ResourceError) {
+  private init(_ packets: Packets?, _ taken: Taken) throws(ResourceError) {
     (self.packets, self.taken) = (packets, taken)
     wakeup = try Wakeup()
-    if !packets.isEmpty { wakeup.signal() }
+    if packets != nil { wakeup.signal() }
   }
 
   var takenCount: UInt64 { taken.count.load(ordering: .relaxed) }
@@ -144,14 +154,14 @@ final class Meter: NetworkEnd {
   }
 
   func give(to guest: inout FrameQueue) {
-    guard !packets.isEmpty else { return }
+    guard let packets else { return }
+    let bytes = packets.bytes.span
     var next = 0
-    while guest.hasRoom(for: packets[next].bytes.count) {
-      let packet = packets[next]
-      guest.put(packet.bytes.span, packet.metadata)
-      next = (next + 1) & 63
+    while guest.hasRoom(for: packets.place(of: 0).count) {
+      guest.put(bytes.extracting(packets.place(of: next)), packets.metadata)
+      next += 1
     }
   }
 
-  var wakeDescriptor: CInt? { packets.isEmpty ? nil : wakeup.descriptor }
+  var wakeDescriptor: CInt? { packets == nil ? nil : wakeup.descriptor }
 }
