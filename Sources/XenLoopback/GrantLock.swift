@@ -4,11 +4,11 @@ import Glibc
 /// is shared, mapped or ended waits for them.
 ///
 /// Sendable: the value is changed only by who holds the lock alone, and looked at only by who holds it.
-@safe final class GrantLock<Value>: @unchecked Sendable {
+@safe final class GrantLock<Value: ~Copyable>: @unchecked Sendable {
   private let lock = UnsafeMutablePointer<pthread_rwlock_t>.allocate(capacity: 1)
   private let value = UnsafeMutablePointer<Value>.allocate(capacity: 1)
 
-  init(_ value: sending Value) {
+  init(_ value: consuming sending Value) {
     // Safe: both were just allocated. Who wants it alone comes before those who want to look from then on: copies that
     // overlap for ever would else keep everybody from ending a region.
     unsafe self.value.initialize(to: value)

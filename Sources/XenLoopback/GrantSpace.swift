@@ -2,7 +2,9 @@ import Synchronization
 import XenPlatform
 
 /// Every domain's grant table, and who uses which pages behind it.
-struct GrantSpace {
+///
+/// Not copyable, so that who only looks at it does not retain all that it holds.
+struct GrantSpace: ~Copyable {
   /// What a domain can use of the kernel's pages and references for sharing.
   private struct Table {
     /// The run that each reference names. References are never given out twice, so that a stale one is noticed, and 0 to 7 are
@@ -165,7 +167,7 @@ struct GrantSpace {
     if faults.failedMap.strikes(&random), let unlucky = references.randomElement(using: &random) {
       throw .refused(unlucky, of: domain, .generalError)
     }
-    let memory = try PageMapping(pages.map(located), writable: writable)
+    let memory = try PageMapping(located(pages), writable: writable)
     for page in pages { runs[page.run]?.mappedPages += 1 }
     unsafe regions[UInt(bitPattern: memory.baseAddress)] = Region(memory: memory, process: process, use: .maps(pages))
     counted.mappedPages += pages.count
@@ -186,20 +188,23 @@ struct GrantSpace {
     }
     guard place / 512 <= (count - 1) / 512 else { return (.badReference, nothing) }
     guard place < count, let number = tables[Int(domain.rawValue)]?.runs[place], number != Self.noRun,
-      let run = runs[Int(number)], run.grantee == grantee, !writable || isWritable(reference, of: domain, in: run)
+      let run = runs[Int(number)], run.grantee == grantee,
+      !writable || isWritable(reference, of: domain, asShared: run.writable)
     else { return (.generalError, nothing) }
     return (.okay, Page(run: Int(number), number: place - Int(run.references.lowerBound)))
   }
 
-  private func isWritable(_ reference: GrantReference, of domain: DomainID, in run: Run) -> Bool {
+  private func isWritable(_ reference: GrantReference, of domain: DomainID, asShared: Bool) -> Bool {
     // Hardly ever are there any, and a look into an empty dictionary hashes.
-    if tables[Int(domain.rawValue)]?.changedRights.isEmpty != false { return run.writable }
-    return tables[Int(domain.rawValue)]?.changedRights[reference.rawValue] ?? run.writable
+    if tables[Int(domain.rawValue)]?.changedRights.isEmpty != false { return asShared }
+    return tables[Int(domain.rawValue)]?.changedRights[reference.rawValue] ?? asShared
   }
 
-  /// A page that is shared, or still mapped: its run is there.
-  private func located(_ page: Page) -> PageMapping.Page {
-    PageMapping.Page(file: runs[page.run]!.file, number: page.number)
+  /// Pages that are shared, or still mapped: their runs are there.
+  private func located(_ pages: [Page]) -> [PageMapping.Page] {
+    var list: [PageMapping.Page] = []
+    for page in pages { list.append(PageMapping.Page(file: runs[page.run]!.file, number: page.number)) }
+    return list
   }
 
   // MARK: Ends
@@ -217,9 +222,9 @@ struct GrantSpace {
     for (address, region) in own {
       switch region.use {
       case .shares(let run):
-        region.memory.detach((0..<region.memory.pageCount).map { located(Page(run: run, number: $0)) })
+        region.memory.detach(located((0..<region.memory.pageCount).map { Page(run: run, number: $0) }))
         runs[run]?.isOrphaned = true
-      case .maps(let pages): region.memory.detach(pages.map(located))
+      case .maps(let pages): region.memory.detach(located(pages))
       case .nothing: break
       }
       regions[address]?.use = .nothing
