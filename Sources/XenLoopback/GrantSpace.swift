@@ -7,24 +7,28 @@ import XenPlatform
 struct GrantSpace: ~Copyable {
   /// What a domain can use of the kernel's pages and references for sharing.
   private struct Table {
-    /// The run that each reference names. References are never given out twice, so that a stale one is noticed, and 0 to 7 are
-    /// Xen's own: so this grows by four bytes for each page that is ever shared.
-    var runs = [Int32](repeating: noRun, count: 8)
-    /// Of references that are not as writable as they were shared.
-    var changedRights: [UInt32: Bool] = [:]
+    /// By reference. None is given out twice, so that a stale one is noticed, and 0 to 7 are Xen's own: so this grows by eight
+    /// bytes for each page that is ever shared.
+    var grants = [Grant](repeating: .none, count: 8)
     var sharedPages = 0
     /// As xen-gntalloc's parameter has it where nobody sets it.
     var sharedPageLimit = 1024
   }
 
-  private static let noRun: Int32 = -1
+  /// What a reference names.
+  private struct Grant {
+    static let none = Grant(run: -1, isWritable: false)
+
+    /// Negative for none.
+    var run: Int32
+    var isWritable: Bool
+  }
 
   /// One `share`.
   @safe private struct Run {
     let file: PageFile
     let owner: DomainID
     let grantee: DomainID
-    let writable: Bool
     let references: Range<UInt32>
     /// Where the owner has the pages.
     let address: UnsafeMutableRawPointer
@@ -120,14 +124,15 @@ struct GrantSpace: ~Copyable {
       file.close()
       throw error
     }
-    let first = UInt32(table.runs.count)
+    let first = UInt32(table.grants.count)
     let references = first..<(first + UInt32(pageCount))
     let number = addRun(
       unsafe Run(
-        file: file, owner: process.domain, grantee: grantee, writable: writable, references: references,
+        file: file, owner: process.domain, grantee: grantee, references: references,
         address: memory.baseAddress))
     withTable(of: process.domain) {
-      $0?.runs.append(contentsOf: repeatElement(Int32(number), count: pageCount))
+      let grant = Grant(run: Int32(number), isWritable: writable)
+      $0?.grants.append(contentsOf: repeatElement(grant, count: pageCount))
       $0?.sharedPages += pageCount
     }
     unsafe regions[UInt(bitPattern: memory.baseAddress)] = Region(
@@ -138,9 +143,9 @@ struct GrantSpace: ~Copyable {
 
   mutating func setWritable(_ writable: Bool, _ reference: GrantReference, of domain: DomainID) {
     withTable(of: domain) {
-      let count = $0?.runs.count ?? 0
-      precondition(Int(reference.rawValue) < count, "a reference that the domain has granted")
-      $0?.changedRights[reference.rawValue] = writable
+      let place = Int(reference.rawValue)
+      precondition(place < $0?.grants.count ?? 0, "a reference that the domain has granted")
+      $0?.grants[place].isWritable = writable
     }
   }
 
@@ -183,21 +188,14 @@ struct GrantSpace: ~Copyable {
   ) -> (status: GrantStatus, page: Page) {
     let nothing = Page(run: 0, number: 0)
     let place = Int(reference.rawValue)
-    guard Int(domain.rawValue) < tables.count, let count = tables[Int(domain.rawValue)]?.runs.count else {
+    guard Int(domain.rawValue) < tables.count, let count = tables[Int(domain.rawValue)]?.grants.count else {
       return (.badDomain, nothing)
     }
     guard place / 512 <= (count - 1) / 512 else { return (.badReference, nothing) }
-    guard place < count, let number = tables[Int(domain.rawValue)]?.runs[place], number != Self.noRun,
-      let run = runs[Int(number)], run.grantee == grantee,
-      !writable || isWritable(reference, of: domain, asShared: run.writable)
+    guard place < count, let grant = tables[Int(domain.rawValue)]?.grants[place], grant.run >= 0,
+      grant.isWritable || !writable, let run = runs[Int(grant.run)], run.grantee == grantee
     else { return (.generalError, nothing) }
-    return (.okay, Page(run: Int(number), number: place - Int(run.references.lowerBound)))
-  }
-
-  private func isWritable(_ reference: GrantReference, of domain: DomainID, asShared: Bool) -> Bool {
-    // Hardly ever are there any, and a look into an empty dictionary hashes.
-    if tables[Int(domain.rawValue)]?.changedRights.isEmpty != false { return asShared }
-    return tables[Int(domain.rawValue)]?.changedRights[reference.rawValue] ?? asShared
+    return (.okay, Page(run: Int(grant.run), number: place - Int(run.references.lowerBound)))
   }
 
   /// Pages that are shared, or still mapped: their runs are there.
@@ -245,10 +243,7 @@ struct GrantSpace: ~Copyable {
   private mutating func unshare(_ number: Int) {
     guard var run = runs[number] else { return }
     withTable(of: run.owner) {
-      for reference in run.references {
-        $0?.runs[Int(reference)] = Self.noRun
-        $0?.changedRights[reference] = nil
-      }
+      for reference in run.references { $0?.grants[Int(reference)] = .none }
       $0?.sharedPages -= run.references.count
     }
     counted.sharedPages -= run.references.count
