@@ -6,15 +6,11 @@
 
 rounds=5
 
-echo 4096 > /sys/module/xen_gntalloc/parameters/limit
+share_more_pages
 modprobe tun
 modprobe xen-netback
 modprobe xen-netfront
-unshare -n sleep 10000 &
-namespace=$!
-apart() { [ "$(readlink /proc/$namespace/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
-wait_for "the network is apart" apart
-inside() { nsenter -n -t $namespace "$@"; }
+start_network
 inside ip link set lo up
 inside iperf3 -s > server 2>&1 &
 
@@ -27,7 +23,7 @@ peer() {
 }
 
 # Linux's own.
-printf '%s\n' 'front mac 00:16:3e:0a:0b:00' 'front handle 2' 'back handle 2' 'back mac 00:16:3e:0a:0b:00' 'back script none' \
+printf '%s\n' 'front mac 00:16:3e:0a:0b:02' 'front handle 2' 'back handle 2' 'back mac 00:16:3e:0a:0b:02' 'back script none' \
   'back hotplug-status connected' > keys
 make_device /local/domain/0/device/vif/2 /local/domain/0/backend/vif/0/2 0 keys
 wait_for "vif0.2 is there" test -e /sys/class/net/vif0.2
@@ -39,13 +35,11 @@ peer 2 "$(ls /sys/bus/xen/devices/vif-2/net)"
 ours() {
   number=$1 mac=00:16:3e:0a:0b:0$1
   shift
-  eval "$(xen-device create vif --frontend-domain 0 --frontend-root udevice --handle $number --mac $mac)"
-  wait_for "vif0.$number is there" test -e /sys/class/net/vif0.$number
-  set_up vif0.$number 10.9.$number.1
+  make_vif --handle $number --mac $mac
+  set_up $vif 10.9.$number.1
   xen-netfront attach $frontend --tap tap$number "$@" > log$number 2>&1 &
   wait_for "the card connects" grep -q '^connected: ' log$number || { cat log$number; fail "it does not"; }
-  usleep 300000
-  for queue in /sys/kernel/debug/xen-netback/vif0.$number/io_ring_q*; do echo kick > $queue; done
+  kick_netback
   ip link set tap$number address $mac
   peer $number tap$number
 }

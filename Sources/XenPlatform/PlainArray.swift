@@ -76,10 +76,12 @@
   }
 }
 
-/// The elements' memory goes where we go.
+// Sendable: the memory is nobody else's, and goes where we go.
 extension PlainArray: @unchecked Sendable where Element: Sendable {}
 
 /// Memory that is freed with whoever holds it.
+///
+/// Sendable: it never changes; what lies at the address is its holder's.
 @safe @usableFromInline final class PlainMemory: @unchecked Sendable {
   @usableFromInline let start: UnsafeMutableRawPointer
 

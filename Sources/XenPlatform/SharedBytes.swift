@@ -3,6 +3,8 @@
 /// Its bytes can be copied in or out, or handed to a system call by address; they can never be looked at in place, so
 /// no check on them can be undone by the peer afterwards. It owns nothing: it is valid as long as the ``SharedRegion``
 /// or buffer it was cut from.
+///
+/// Sendable: an address and a length, which never change; the bytes may change under whoever copies them anyway.
 @safe public struct SharedBytes: BitwiseCopyable, @unchecked Sendable {
   /// For system calls and grant operations only.
   @unsafe public let baseAddress: UnsafeMutableRawPointer

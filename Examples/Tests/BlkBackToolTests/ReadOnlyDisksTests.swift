@@ -10,6 +10,7 @@ import XenLoopback
 /// `--read-only`, and the key `mode`, over each store that this machine has without a server.
 struct ReadOnlyDisksTests {
   private let root: URL
+  /// Images may lie anywhere. Of no directory none can be missing.
   private let images = try! ImageDirectories([])
 
   init() throws {

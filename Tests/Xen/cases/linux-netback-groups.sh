@@ -4,9 +4,8 @@
 modprobe xen-netback
 modprobe veth
 modprobe bridge
-eval "$(xen-device create vif --frontend-domain 0 --frontend-root udevice --mac 00:16:3e:0a:0b:0c)"
-wait_for "vif0.0 is there" test -e /sys/class/net/vif0.0
-set_up vif0.0 10.9.0.1
+make_vif --mac 00:16:3e:0a:0b:0c
+set_up $vif 10.9.0.1
 # A back end of Linux's takes one new value a connection: it stays Reconfigured.
 for sizes in "0 256" "192 0" "2048 64"; do
   net-front-features headroom $frontend 10.9.0.2 10.9.0.1 $sizes 2>&1 | tee log
@@ -15,17 +14,13 @@ done
 
 # Linux filters what it forwards, and not what it sends itself: the pings come from a network apart, through a bridge.
 ip link add br0 type bridge
-ip link set vif0.0 master br0 up
-ip addr del 10.9.0.1/24 dev vif0.0
+ip link set $vif master br0 up
+ip addr del 10.9.0.1/24 dev $vif
 set_up br0 10.9.0.1
 # Its peer is called veth0.
 ip link add outer type veth
 ip link set outer master br0 up
-unshare -n sleep 1000 &
-namespace=$!
-apart() { [ "$(readlink /proc/$namespace/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
-wait_for "the network is apart" apart
-inside() { nsenter -n -t $namespace "$@"; }
+start_network
 ip link set veth0 netns $namespace
 inside ip link set veth0 up
 inside ip addr add 10.9.0.3/24 dev veth0

@@ -3,24 +3,17 @@
 # limit: 300
 . /payload/functions
 
-# Four queues want 2060 pages to share.
-limit=/sys/module/xen_gntalloc/parameters/limit
-echo 4096 > $limit
-trap 'echo 1024 > $limit' EXIT
+share_more_pages
 load xen-netback max_queues=4
-eval "$(xen-device create vif --frontend-domain 0 --frontend-root udevice --mac 00:16:3e:0a:0b:0c)"
-wait_for "vif0.0 is there" test -e /sys/class/net/vif0.0
-ip link set vif0.0 up
-ip addr add 10.9.0.1/24 dev vif0.0
-echo 0 > /proc/sys/net/ipv6/conf/vif0.0/accept_dad
-ip addr add fd09::1/64 dev vif0.0
+make_vif --mac 00:16:3e:0a:0b:0c
+set_up_both $vif
 
 # flows SEED MAPPING-COUNT   flows of each kind; nobody takes the connections
 flows() {
   net-front-features hash $frontend 10.9.0.2 10.9.0.1 "$@" > log 2>&1 &
   program=$!
   wait_for "the back end hashes" grep -q '^hashing by ' log || { cat log; fail "it does not"; }
-  for queue in /sys/kernel/debug/xen-netback/vif0.0/io_ring_q*; do echo kick > $queue; done
+  kick_netback
   ping -q -c 3 -i 0.2 -W 5 10.9.0.2
   for port in $(seq 2000 2023); do
     nc -w 2 10.9.0.2 "$port" < /dev/null > /dev/null 2>&1 &

@@ -3,33 +3,20 @@
 # limit: 300
 . /payload/functions
 
-# Two queues want 1030 pages to share.
-limit=/sys/module/xen_gntalloc/parameters/limit
-echo 4096 > $limit
-trap 'echo 1024 > $limit' EXIT
+share_more_pages
 modprobe tun
 load xen-netback max_queues=2
 mac=00:16:3e:0a:0b:0c
-eval "$(xen-device create vif --frontend-domain 0 --frontend-root udevice --mac $mac)"
-wait_for "vif0.0 is there" test -e /sys/class/net/vif0.0
-ip link set vif0.0 up
-ip addr add 10.9.0.1/24 dev vif0.0
-echo 0 > /proc/sys/net/ipv6/conf/vif0.0/accept_dad
-ip addr add fd09::1/64 dev vif0.0
-unshare -n sleep 1000 &
-namespace=$!
-inside() { nsenter -n -t $namespace "$@"; }
-apart() { [ "$(readlink /proc/$namespace/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
-wait_for "the network is apart" apart
+make_vif --mac $mac
+set_up_both $vif
+start_network
 
 # attach OPTION...   the card at a TAP device that is moved into the other network: 10.9.0.2 and fd09::2
 attach() {
   xen-netfront attach $frontend --tap tap0 "$@" > log 2>&1 &
   program=$!
   wait_for "the card connects" grep -q '^connected: ' log || { cat log; fail "the card does not connect"; }
-  # Linux now and then takes the first event of a channel and masks the others, until it is made to look.
-  usleep 300000
-  for queue in /sys/kernel/debug/xen-netback/vif0.0/io_ring_q*; do echo kick > $queue; done
+  kick_netback
   ip link set tap0 address $mac
   ip link set tap0 netns $namespace
   inside ip addr add 10.9.0.2/24 dev tap0

@@ -4,31 +4,28 @@
 . /payload/functions
 
 modprobe xen-netback
-eval "$(xen-device create vif --frontend-domain 0 --frontend-root udevice --mac 00:16:3e:0a:0b:0c)"
-wait_for "vif0.0 is there" test -e /sys/class/net/vif0.0
-set_up vif0.0 10.9.0.1
+make_vif --mac 00:16:3e:0a:0b:0c
+set_up $vif 10.9.0.1
 xen-netfront attach $frontend --address 10.9.0.2/24 --ping 10.9.0.1 --count 400 --interval 0.1 > log 2>&1 &
 program=$!
 said() { wait_for "the program says \"$1\"" grep -q "$1" log || { cat log; fail "it does not"; }; }
 said '^connected: '
-usleep 300000
-echo kick > /sys/kernel/debug/xen-netback/vif0.0/io_ring_q0
+kick_netback
 said 'icmp_seq=10 '
 for again in 1 2 3; do
   answered=$(grep -c 'icmp_seq=' log)
   # A module with a device of its own cannot be removed.
   echo vif-0-0 > /sys/bus/xen-backend/drivers/vif/unbind
   modprobe -r xen-netback
-  wait_for "the interface has gone" test ! -e /sys/class/net/vif0.0
+  wait_for "the interface has gone" test ! -e /sys/class/net/$vif
   modprobe xen-netback
-  wait_for "vif0.0 is there again" test -e /sys/class/net/vif0.0
+  wait_for "$vif is there again" test -e /sys/class/net/$vif
   # Its removal has taken the key away by which the hotplug script says that the interface is set up.
   xenstore-write $backend/hotplug-status connected
-  set_up vif0.0 10.9.0.1
+  set_up $vif 10.9.0.1
   wait_for_state $backend 4
   wait_for_state $frontend 4
-  usleep 300000
-  echo kick > /sys/kernel/debug/xen-netback/vif0.0/io_ring_q0
+  kick_netback
   goes_on() { [ "$(grep -c 'icmp_seq=' log)" -ge $((answered + 10)) ]; }
   wait_for "pings are answered again" goes_on || { cat log; fail "they are not"; }
   ping -q -c 5 -i 0.1 -W 5 10.9.0.2

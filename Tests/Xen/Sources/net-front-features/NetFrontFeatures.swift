@@ -101,7 +101,7 @@ import RigSupport
       if destination == group { counts.group += 1 }
       if destination == other { counts.other += 1 }
     }
-    // What was on its way arrives yet; then `seconds` are counted.
+    // What was on its way arrives yet; then three seconds are counted.
     func expect(group wantsGroup: Bool, other wantsOther: Bool, _ words: String) throws {
       _ = try host.run(seconds: 1) { false }
       counts = (0, 0)
