@@ -5,7 +5,7 @@ import XenLoopback
 
 /// A card's two ends whose backend's queue the test polls by itself, at instants of its own.
 struct HandPolledPair {
-  private let host = OneQueue()
+  private let host: OneQueue
   let rig: Rig
   let frontBus: Bus
   let backBus: Bus
@@ -13,9 +13,12 @@ struct HandPolledPair {
   /// - Parameters:
   ///   - backendKeys: written to the backend's directory before anybody looks at it.
   ///   - connects: whether the two are to come together.
+  ///   - queue: how the name of the queue that is polled ends.
   init(
-    frontend: any FrontendDriver, backend: any BackendDriver, backendKeys: [StoreEntry] = [], connects: Bool = true
+    frontend: any FrontendDriver, backend: any BackendDriver, backendKeys: [StoreEntry] = [], connects: Bool = true,
+    queue: String = ""
   ) throws {
+    host = OneQueue(queue)
     rig = try Rig()
     frontBus = try Bus(on: rig.guest, log: .silent)
     backBus = try Bus(on: rig.driverDomain, queueHost: host, log: .silent)

@@ -19,4 +19,18 @@ struct NetBackFullTurnTests {
       #expect(pair.poll() == .idle, "round \(round)")
     }
   }
+
+  @Test func fullTurnsOfTheControlRingAreNone() throws {
+    let frontend = RawControlFrontend()
+    let end = try InProcessEnd()
+    let pair = try HandPolledPair(frontend: frontend, backend: NetBackDriver { _ in end }, queue: "-control")
+    for round in 1...100 {
+      let seconds = Double(round) / 1000
+      for id in 0..<8 as Range<UInt16> { frontend.put(NetIfControlRequest(id: id, type: 1, data: (0, 0, 0))) }
+      frontend.pushControl()
+      #expect(pair.poll(at: seconds, budget: 8) == .more)
+      #expect(try frontend.controlResponses().count == 8)
+      #expect(pair.poll(at: seconds, budget: 8) == .idle, "round \(round)")
+    }
+  }
 }

@@ -1,14 +1,17 @@
 import Synchronization
 import XenPlatform
 
-/// Lets a test poll the only queue there is by itself, at instants of its own.
+/// Lets a test poll one queue by itself, at instants of its own.
 public final class OneQueue: QueueHost {
   private let state = Mutex((queue: (any DataQueue)?.none, now: Uptime(nanoseconds: 0)))
 
-  public init() {}
+  private let nameEnd: String
+
+  /// - Parameter nameEnd: how the queue's name ends; others are never polled.
+  public init(_ nameEnd: String = "") { self.nameEnd = nameEnd }
 
   public func start(_ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void) {
-    state.withLock { $0.queue = queue }
+    if name.hasSuffix(nameEnd) { state.withLock { $0.queue = queue } }
   }
 
   public func stop(_ queue: any DataQueue) { state.withLock { $0.queue = nil } }

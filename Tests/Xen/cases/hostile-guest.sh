@@ -1,8 +1,8 @@
 # limit: 600
-# needs: fio
+# needs: fio setpriv
 # A guest that attacks xen-blkback through its own disk, with indices, slots, events, keys and connections, and is destroyed in
 # the middle of it, while another disk of the same program is under fio verify: that one sees no error, and keeps at least
-# 0.7 of its throughput beside the same guest when it merely spins.
+# 0.7 of its throughput beside the same guest when it merely spins. The program is root, and has none of root's capabilities.
 . /payload/functions
 
 cat > script << 'SCRIPT'
@@ -18,12 +18,13 @@ SCRIPT
 modprobe xen-blkfront
 truncate -s 16M hostile
 dd if=/dev/urandom of=own bs=1M count=32
-xen-blkback watch --type ublk --close > blk.log 2>&1 &
+setpriv --bounding-set=-all --inh-caps=-all --no-new-privs xen-blkback watch --type ublk --close > blk.log 2>&1 &
 server=$!
 printf '%s\n' 'front virtual-device 51728' 'front device-type disk' "back params $PWD/own" > keys
 make_device /local/domain/0/device/vbd/51728 /local/domain/0/backend/ublk/0/51728 0 keys
 wait_for_state /local/domain/0/device/vbd/51728 4
 wait_for "the disk is there" test -b /dev/xvdb
+is "what xen-blkback may do as root" "$(sed -n 's/^CapEff:[^0-9]*//p' /proc/$server/status)" 0000000000000000
 handles=$(ls -l /proc/$server/fd | grep -c /xen/)
 
 # Only the libraries that it needs: the guest holds them in memory.
