@@ -18,7 +18,7 @@ SCRIPT
 modprobe xen-blkfront
 truncate -s 16M hostile
 dd if=/dev/urandom of=own bs=1M count=32
-setpriv --bounding-set=-all --inh-caps=-all --no-new-privs xen-blkback watch --type ublk --close > blk.log 2>&1 &
+/payload/bin/setpriv --bounding-set=-all --inh-caps=-all --no-new-privs xen-blkback watch --type ublk --close > blk.log 2>&1 &
 server=$!
 printf '%s\n' 'front virtual-device 51728' 'front device-type disk' "back params $PWD/own" > keys
 make_device /local/domain/0/device/vbd/51728 /local/domain/0/backend/ublk/0/51728 0 keys

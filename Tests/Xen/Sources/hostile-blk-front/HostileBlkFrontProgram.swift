@@ -20,7 +20,13 @@ import RigSupport
         case "spin":
           let start = Uptime.now.nanoseconds
           while Uptime.now.nanoseconds - start < 100_000_000 {}
-        case "load": if try attacker.connect() { while attacker.phase == "load" { attacker.load() } }
+        case "load":
+          // The backend may still be closing what an attack has made it close.
+          guard try attacker.connect() else {
+            attacker.end(abruptly: false)
+            continue
+          }
+          while attacker.phase == "load" { attacker.load() }
         case "attack":
           let attack = Attack.allCases[next % Attack.allCases.count]
           next += 1
