@@ -37,17 +37,19 @@ final class PairRig {
     let (front, back) = (try Self.bus(of: guest, host), try Self.bus(of: driverDomain, host))
     buses = (front, back)
     sleepers = (
-      Sleeper(descriptors: { front.descriptors }) { [unowned self] _, _ in
-        defer { users.first?.wake() }
-        return front.poll()
-      }, Self.sleeper(of: back)
+      Sleeper(
+        descriptors: { front.descriptors },
+        poll: { [unowned self] _, _ in
+          defer { users.first?.wake() }
+          return front.poll()
+        }), Self.sleeper(of: back)
     )
     try front.register(frontend)
     try back.register(backend)
   }
 
   private static func sleeper(of bus: Bus) -> Sleeper {
-    Sleeper(descriptors: { bus.descriptors }) { _, _ in bus.poll() }
+    Sleeper(descriptors: { bus.descriptors }, poll: { _, _ in bus.poll() })
   }
 
   /// Has somebody use the device, the guest first.
