@@ -18,7 +18,7 @@ private final class NetPairRun {
     // Of several queues none is before the other.
     (front.maxQueueCount, back.maxQueueCount) = (1, 1)
     (front.controlRing, back.controlRing) = (input.flag(), input.flag())
-    let end = try InProcessEnd(capacity: 16)
+    let end = try InProcessEnd(capacity: 64)
     self.end = end
     card = NetFrontDevice(features: front)
     rig = try PairRig(frontend: card, backend: NetBackDriver(features: back) { _ in end }) {
@@ -50,12 +50,16 @@ private final class NetPairRun {
       steps += 1
       switch input.next(UInt8.self) % 8 {
       case 0, 1:
-        sent += 1
-        try? card.send(Self.frame(sent, byteCount: 60 + input.below(1455)).span)
+        forEachOfBurst(&input) { byteCount in
+          sent += 1
+          try? card.send(Self.frame(sent, byteCount: byteCount).span)
+        }
         if input.flag() { card.push() }
       case 2:
-        given += 1
-        end.send(Self.frame(given, byteCount: 60 + input.below(1455)).span)
+        forEachOfBurst(&input) { byteCount in
+          given += 1
+          end.send(Self.frame(given, byteCount: byteCount).span)
+        }
       case 3: card.push()
       case 4: rig.pollUsers()
       default: try rig.step(&input)
@@ -69,6 +73,13 @@ private final class NetPairRun {
     _ = rig.settle { false }
     if card.isConnected { try sendLast() }
     rig.finish()
+  }
+
+  /// The lengths of frames to be sent now: of one, or now and then of many, so that rings fill.
+  private func forEachOfBurst(_ input: inout FuzzInput, _ body: (Int) -> Void) {
+    let count = input.next(UInt8.self)
+    let first = input.below(1455)
+    for index in 0..<(count < 192 ? 1 : Int(count - 190)) { body(60 + (first + index * 97) % 1455) }
   }
 
   /// When everybody sleeps there is room everywhere: one more frame each way arrives. It does not where somebody was not told of an

@@ -103,7 +103,15 @@ final class PairRig {
     case 0...4: host.poll(input.below(4), budget: 1 + input.below(8))
     case 5, 6: sleepers?.front.turn(at: host.now)
     case 7, 8: sleepers?.back.turn(at: host.now)
-    case 9: loopback.deliverHeldEvents()
+    case 9:
+      loopback.deliverHeldEvents()
+      // Now and then a storm: who hears too often of nothing does not listen for a while.
+      let count = input.next(UInt8.self)
+      guard count >= 192 else { break }
+      for _ in 0..<Int(count - 190) {
+        _ = turnAll()
+        loopback.deliverHeldEvents()
+      }
     case 10: host.pass(milliseconds: UInt64(input.next(UInt16.self)))
     case 11, 12:
       var faults = EventFaults()
