@@ -118,7 +118,7 @@ final class PairRig {
       let kinds = input.next(UInt8.self)
       if kinds & 1 != 0 { faults.delayed = .oneIn(2) }
       if kinds & 2 != 0 { faults.duplicated = .oneIn(2) }
-      if kinds & 4 != 0 { faults.spurious = .oneIn(2) }
+      if kinds & 4 != 0 { faults.spurious = .oneIn(kinds & 8 != 0 ? 1 : 2) }
       loopback.eventFaults = faults
     case 13:
       var faults = GrantFaults()
