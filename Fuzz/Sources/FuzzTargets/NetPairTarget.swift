@@ -11,6 +11,8 @@ private final class NetPairRun {
   private let end: InProcessEnd
   private let rig: PairRig
   private var (sent, received, given, taken): (UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0)
+  /// The last of each for which there was room.
+  private var lastPut: (sent: UInt32, given: UInt32) = (0, 0)
 
   init(_ input: inout FuzzInput) throws {
     var front = NetFeatures(splitEventChannels: input.flag(), scatterGather: input.flag())
@@ -52,13 +54,13 @@ private final class NetPairRun {
       case 0, 1:
         forEachOfBurst(&input) { byteCount in
           sent += 1
-          try? card.send(Self.frame(sent, byteCount: byteCount).span)
+          if (try? card.send(Self.frame(sent, byteCount: byteCount).span)) != nil { lastPut.sent = sent }
         }
         if input.flag() { card.push() }
       case 2:
         forEachOfBurst(&input) { byteCount in
           given += 1
-          end.send(Self.frame(given, byteCount: byteCount).span)
+          if end.send(Self.frame(given, byteCount: byteCount).span) { lastPut.given = given }
         }
       case 3: card.push()
       case 4: rig.pollUsers()
@@ -71,6 +73,12 @@ private final class NetPairRun {
     let done = rig.settle { card.inFlightCount == 0 }
     require(done || rig.isPerhapsGone, "\(card.inFlightCount) frames are never answered")
     _ = rig.settle { false }
+    if !rig.isDisturbed {
+      require(received == lastPut.sent || end.dropCount > 0, "frame \(lastPut.sent) never comes out, \(received) does")
+      // Frames do not wait for a guest for longer.
+      let isRecent = rig.host.now.nanoseconds < 9_000_000_000
+      require(taken == lastPut.given || !isRecent, "frame \(lastPut.given) never arrives, \(taken) does")
+    }
     if card.isConnected { try sendLast() }
     rig.finish()
   }
