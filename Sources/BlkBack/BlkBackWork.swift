@@ -133,6 +133,8 @@ struct BlkBackWork: ~Copyable {
     store.reap(into: &completions)
     let hasCompleted = !completions.list.isEmpty
     finish()
+    // Who waits for these may go on while the store is given the next ones.
+    if hasCompleted { push() }
     let budget = answersAtOnce ? min(budget, Self.turnCount) : budget
     let taken = try take(budget: budget)
     proceed()

@@ -101,6 +101,8 @@ final class BackendSession: DeviceSession {
   /// - Returns: nil when the offer cannot be made yet.
   private func offer() throws(DeviceError) -> [StoreEntry]? {
     let begun = device.clock()
+    // What it holds alone, an image or an interface, the next one needs.
+    backend = nil
     let entries: [StoreEntry]
     do throws(DeviceError) {
       let backend = try driver.probe(device)

@@ -13,15 +13,24 @@ public struct AdaptiveSleep: Sendable {
   /// How long the next sleep is put off.
   package private(set) var nanoseconds: UInt64 = 0
   private static let shortest: UInt64 = 4_000
+  /// Sleeps since one was measured, by a thread that sleeps at once.
+  private var unmeasuredCount = 0
+  /// The clock is a system call on many a Xen, and what a thread waits for changes rarely.
+  private static let sleepsPerMeasurement = 8
 
-  /// Twice of what it takes to wake a processor.
-  public static let defaultMaxNanoseconds: UInt64 = 50_000
+  /// What Linux's KVM looks for before it lets a processor rest: a solid-state disk has answered by then.
+  public static let defaultMaxNanoseconds: UInt64 = 200_000
 
   public init(maxNanoseconds: UInt64 = defaultMaxNanoseconds) { self.maxNanoseconds = maxNanoseconds }
 
   /// Waits until one of `descriptors` is readable or `timeout` milliseconds have passed (-1: for ever); says whether one is.
   public mutating func wait(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
     guard timeout != 0, maxNanoseconds > 0 else { return Wakeup.wait(for: &descriptors, timeout: timeout) }
+    if nanoseconds == 0, unmeasuredCount < Self.sleepsPerMeasurement - 1 {
+      unmeasuredCount += 1
+      return Wakeup.wait(for: &descriptors, timeout: timeout)
+    }
+    unmeasuredCount = 0
     let start = Uptime.now.nanoseconds
     if nanoseconds > 0 {
       repeat {

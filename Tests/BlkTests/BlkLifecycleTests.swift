@@ -117,6 +117,30 @@ struct BlkLifecycleTests {
     #expect(pair.closed.list.map(\.readRequests) == [0])
   }
 
+  /// The store has an exclusive lock on its image, so the former one is let go of before the next is opened.
+  @Test(arguments: [false, true]) func nextLifeOfAGuestIsServedFromTheSameImage(violating: Bool) throws {
+    let image = try TemporaryFile(byteCount: 1 << 20)
+    let first = RawBlkFrontend()
+    let pair = try BlkPair(
+      frontend: first,
+      backend: BlkBackDriver { (_) throws(DeviceError) in
+        do throws(FileStoreError) { return try FileStore(path: image.path) } catch { throw .resource("\(error)") }
+      })
+    try pair.connect()
+    if violating {
+      first.scribble(1000, at: 0)
+      #expect(pair.scheduler.run { !pair.backBus.isConnected })
+    }
+    pair.scheduler.remove(pair.frontBus)
+    let second = BlkFrontDevice()
+    let bus = try pair.addFrontBus(second, at: pair.device.frontendPath)
+    #expect(
+      pair.scheduler.run { second.isConnected && pair.backBus.isConnected }, "\(pair.backBus.report) \(bus.report)")
+    try second.write(sector: 0, pattern(512, seed: 1).span, tag: 1)
+    #expect(pair.complete(second)[1]?.result == .succeeded)
+    #expect(try image.bytes(0..<512) == pattern(512, seed: 1))
+  }
+
   @Test func backendOnAThreadServesARealFile() throws {
     let image = try TemporaryFile(byteCount: 1 << 20)
     let rig = try Rig()

@@ -28,6 +28,7 @@ let package = Package(
     .executableTarget(
       name: "blk-front",
       dependencies: ["RigSupport", .product(name: "BlkFront", package: "swift-xen")], swiftSettings: strict),
+    .executableTarget(name: "hostile-blk-front", dependencies: ["RigSupport"], swiftSettings: strict),
     .executableTarget(
       name: "net-back",
       dependencies: ["RigSupport", .product(name: "NetBack", package: "swift-xen")], swiftSettings: strict),

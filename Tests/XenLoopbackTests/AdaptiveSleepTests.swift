@@ -41,6 +41,20 @@ import XenPlatform
     #expect(!sleep.wait(for: &waits, timeout: 0))
   }
 
+  @Test func aThreadThatSleepsAtOnceMeasuresOneSleepOfEight() throws {
+    let wakeup = try Wakeup()
+    wakeup.signal()
+    var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    for _ in 0..<7 {
+      #expect(sleep.wait(for: &waits, timeout: -1))
+      #expect(sleep.nanoseconds == 0)
+    }
+    // It was short: the next one is put off.
+    #expect(sleep.wait(for: &waits, timeout: -1))
+    #expect(sleep.nanoseconds > 0)
+  }
+
   @Test func aTimeoutEndsTheSleepAfterTheLooking() throws {
     let wakeup = try Wakeup()
     var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]

@@ -112,6 +112,8 @@ final class DiskUnderTest {
         case (true, false): try disk.write(sector: sector, byteCount: blockByteCount, tag: 0) { _ in }
         }
         inFlight += 1
+        // The backend begins with the first ones while we put the others.
+        if inFlight % 8 == 0 { disk.push() }
       }
       disk.push()
       let completed = disk.poll { completion in
