@@ -32,7 +32,4 @@ struct NetFrontTxForm: BitwiseCopyable {
       headers.checksumOffset, isLeftBlank ? headers.blankChecksum(of: frame) : headers.checksum(of: frame)
     )
   }
-
-  /// How many slots a frame so long takes.
-  func slotCount(of byteCount: Int) -> Int { NetIf.pageCount(of: byteCount) + (segmentation == nil ? 0 : 1) }
 }

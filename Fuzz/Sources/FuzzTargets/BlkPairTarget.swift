@@ -41,6 +41,13 @@ private final class BlkPairRun {
       (toolstack, guest, driverDomain) throws(DeviceError) in
       try toolstack.addVbd(to: guest, servedBy: driverDomain, params: "fuzz")
     }
+    rig.add(
+      Sleeper { [disk] in
+        [disk.descriptor].compactMap(\.self)
+      } poll: { [unowned self] _, _ in
+        poll()
+        return .idle
+      })
   }
 
   func run(_ input: inout FuzzInput) throws {
@@ -52,21 +59,18 @@ private final class BlkPairRun {
       case 0, 1: put(&input, isWrite: true)
       case 2: put(&input, isWrite: false)
       case 3: disk.push()
-      case 4: poll()
+      case 4: rig.pollUsers()
       default: try rig.step(&input)
       }
     }
     rig.endFaults()
-    let done = rig.settle {
-      disk.push()
-      poll()
-      return disk.inFlightCount == 0 || rig.frontBus.isEmpty
-    }
+    disk.push()
+    // By events alone: an end that was not told of something sleeps on.
+    let done = rig.settle { disk.inFlightCount == 0 || rig.frontBus.isEmpty }
     // Where the device was unplugged, what is under way waits for a disk that does not come back.
-    require(done || rig.isDisturbed, "\(disk.inFlightCount) requests are never answered")
+    require(done || rig.isPerhapsGone, "\(disk.inFlightCount) requests are never answered")
     rig.finish()
-    poll()
-    require(requests.isEmpty || rig.isDisturbed, "\(requests.count) requests have no answer")
+    require(requests.isEmpty || rig.isPerhapsGone, "\(requests.count) requests have no answer")
   }
 
   private func put(_ input: inout FuzzInput, isWrite: Bool) {

@@ -15,7 +15,8 @@ private func fuzzKeys(_ input: inout FuzzInput) throws {
   let loopback = Loopback()
   let (control, guest, driverDomain) = (loopback.addDomain(), loopback.addDomain(), loopback.addDomain())
   let toolstack = try Toolstack(on: control)
-  let kind = input.next(UInt8.self) % 4
+  let first = input.next(UInt8.self)
+  let (kind, beginsSound) = (first % 4, first >= 128)
   let device =
     kind < 2
     ? try toolstack.addVbd(to: guest.domain, servedBy: driverDomain.domain, params: "fuzz")
@@ -37,17 +38,23 @@ private func fuzzKeys(_ input: inout FuzzInput) throws {
     let peer = isBackend ? guest : driverDomain
     let directory = StoreDirectory(isBackend ? device.frontendPath : device.backendPath, in: try peer.openXenstore())
     // Something real behind the numbers, for the keys that get that far.
-    let page = try peer.grants.share(pageCount: 1, with: (isBackend ? driverDomain : guest).domain, writable: true)
+    let pages = try peer.grants.share(pageCount: 2, with: (isBackend ? driverDomain : guest).domain, writable: true)
     let handle = try peer.openEventChannels()
     let port = try handle.allocateUnbound(for: (isBackend ? driverDomain : guest).domain)
     let names = isBackend ? frontendNames : backendNames
+    if beginsSound {
+      // What any change of one key is seen in: the other end as it ought to be.
+      try directory.write(
+        (isBackend ? frontendEntries(pages.references, port) : backendEntries)
+          + [StoreEntry("state", (isBackend ? XenbusState.initialised : .initWait).rawValue)])
+    }
     var steps = 0
     while !input.isEmpty, steps < 64 {
       steps += 1
       let name = input.pick(names)
-      switch input.next(UInt8.self) % 8 {
+      switch input.next(UInt8.self) % 12 {
       case 0: try? directory.write([StoreEntry("state", Int(input.next(UInt8.self) % 10))])
-      case 1: try? directory.write([StoreEntry(name, page.references[0].rawValue)])
+      case 1: try? directory.write([StoreEntry(name, pages.references[0].rawValue)])
       case 2: try? directory.write([StoreEntry(name, port.rawValue)])
       case 3: try? directory.write([StoreEntry(name, Int(input.next(Int8.self)))])
       case 4: try? directory.write([StoreEntry(name, input.next(UInt64.self))])
@@ -55,6 +62,9 @@ private func fuzzKeys(_ input: inout FuzzInput) throws {
         let value = input.take(input.below(24))
         try? directory.store.write(directory.path(of: name), value, in: nil)
       case 6: try? directory.remove(name)
+      case 7: try? directory.write([StoreEntry(name, input.next(UInt8.self) % 4)])
+      // Where it goes on from where it is.
+      case 8: try? directory.write([StoreEntry("state", XenbusState.connected.rawValue)])
       default:
         bus.poll()
         host.poll(0, budget: 4)
@@ -67,11 +77,23 @@ private func fuzzKeys(_ input: inout FuzzInput) throws {
     for _ in 0..<4 { bus.poll() }
     bus.close()
     for _ in 0..<4 { bus.poll() }
-    _ = (page.references, handle)
+    _ = (pages.references, handle)
   }
   require(loopback.grantCounts.mappedPages == 0 && loopback.grantCounts.sharedPages == 0, "all pages are given back")
   require(loopback.openPortCount == 0, "all ports are closed")
 }
+
+private func frontendEntries(_ references: [GrantReference], _ port: EventChannelPort) -> [StoreEntry] {
+  [
+    StoreEntry("ring-ref", references[0].rawValue), StoreEntry("event-channel", port.rawValue),
+    StoreEntry("protocol", "x86_64-abi"), StoreEntry("tx-ring-ref", references[0].rawValue),
+    StoreEntry("rx-ring-ref", references[1].rawValue), StoreEntry("request-rx-copy", true),
+  ]
+}
+
+private let backendEntries = [
+  StoreEntry("sectors", 64), StoreEntry("sector-size", 512), StoreEntry("info", 0), StoreEntry("feature-rx-copy", true),
+]
 
 private let frontendNames = [
   "state", "ring-ref", "ring-ref0", "ring-ref1", "ring-page-order", "num-ring-pages", "event-channel", "protocol",
