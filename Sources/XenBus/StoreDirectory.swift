@@ -97,7 +97,9 @@ public struct StoreDirectory: Sendable {
 
   /// The names below the directory; none when it is absent.
   public func children() throws(DeviceError) -> [String] {
-    do throws(XenstoreError) { return try store.directory(path, in: transaction) } catch {
+    do throws(XenstoreError) {
+      return try store.directory(path, in: transaction)
+    } catch {
       if error.code == .notFound { return [] }
       throw .store(error)
     }

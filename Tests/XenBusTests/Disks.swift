@@ -8,13 +8,13 @@ extension BusRig {
     try toolstack.addVbd(number, to: guest.domain, servedBy: driverDomain.domain, params: "disk.img")
   }
 
-  func frontBus(_ driver: FakeFrontend) throws -> Bus {
+  func frontBus(_ driver: any FrontendDriver) throws -> Bus {
     let bus = try Bus(on: guest, log: .silent)
     try bus.register(driver)
     return bus
   }
 
-  func backBus(_ driver: FakeBackend) throws -> Bus {
+  func backBus(_ driver: any BackendDriver) throws -> Bus {
     let bus = try Bus(on: driverDomain, log: .silent)
     try bus.register(driver)
     return bus
