@@ -11,7 +11,7 @@ struct BlkBadInputTests {
   @Test func imageTruncatedWhileServedFailsWhatItLostAndServesTheRest() throws {
     let image = try TemporaryFile(pattern(64 * 512, seed: 1))
     let disk = BlkFrontDevice()
-    let pair = try BlkPair(frontend: disk, store: try FileStore(path: image.path))
+    let pair = try BlkPair(frontend: disk, store: try FileStore(path: image.path, options: .atOnce))
     try pair.connect()
     try disk.read(sector: 32, byteCount: 16_384, tag: 1)
     #expect(pair.complete(disk)[1]?.result == .succeeded)

@@ -124,7 +124,9 @@ struct BlkLifecycleTests {
     let pair = try BlkPair(
       frontend: first,
       backend: BlkBackDriver { (_) throws(DeviceError) in
-        do throws(FileStoreError) { return try FileStore(path: image.path) } catch { throw .resource("\(error)") }
+        do throws(FileStoreError) { return try FileStore(path: image.path, options: .atOnce) } catch {
+          throw .resource("\(error)")
+        }
       })
     try pair.connect()
     if violating {

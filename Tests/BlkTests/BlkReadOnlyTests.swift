@@ -27,7 +27,7 @@ struct BlkReadOnlyTests {
       switch disk {
       case .memory: MemoryStore(geometry: geometry)
       case .memoryByMode: MemoryStore(sectorCount: 64)
-      case .file: try FileStore(path: base.path, isReadOnly: true)
+      case .file: try FileStore(path: base.path, isReadOnly: true, options: .atOnce)
       case .overlay: try OverlayStore(base: base.path, overlay: overlay.path)
       }
     let frontend = RawBlkFrontend()

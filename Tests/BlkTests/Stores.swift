@@ -1,4 +1,5 @@
 import BlkBack
+import BlockStores
 import Synchronization
 
 /// A disk in memory whose bytes a test sees past everybody, which discards to zeros, and whose size may change.
@@ -205,5 +206,14 @@ final class GrowingStore: BlockStore {
 
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     memory.submit(requests, to: &completions)
+  }
+}
+
+extension FileStoreOptions {
+  /// Each request is done when it is submitted: the kernel's time is not that of a simulation's scheduler.
+  static var atOnce: FileStoreOptions {
+    var options = FileStoreOptions()
+    options.usesIOUring = false
+    return options
   }
 }
