@@ -5,8 +5,8 @@ import Glibc
 ///
 /// A processor that has gone to rest takes tens of microseconds to wake, most of all in a virtual machine, and the other end of
 /// a ring is often as quick. The time spent in looking is bounded by ``maxNanoseconds`` a sleep; it doubles with each sleep that was
-/// shorter than that, and halves down to nothing with each that was longer, so that an idle thread sleeps at once. Between two
-/// looks others may have the processor.
+/// shorter than that, and halves down to nothing with each that was longer, so that an idle thread sleeps at once, and then measures one
+/// sleep of eight. Between two looks others may have the processor.
 public struct AdaptiveSleep: Sendable {
   /// How long to look at most before a sleep; zero never to.
   public let maxNanoseconds: UInt64

@@ -1,5 +1,6 @@
 import BlkBack
 import BlkFront
+import Logging
 import TestSupport
 
 /// A disk, number 51712, with both its ends.
@@ -31,10 +32,10 @@ final class BlkPair: DriverPair {
 
   init(
     seed: Seed = 1, isReadOnly: Bool = false, frontend: any FrontendDriver, backend: any BackendDriver,
-    closed: Closed = Closed()
+    closed: Closed = Closed(), log: Logger = .silent
   ) throws {
     self.closed = closed
-    try super.init(seed: seed, frontend: frontend, backend: backend) {
+    try super.init(seed: seed, frontend: frontend, backend: backend, log: log) {
       try $0.toolstack.addVbd(
         to: $0.guest.domain, servedBy: $0.driverDomain.domain, params: "test", isReadOnly: isReadOnly)
     }

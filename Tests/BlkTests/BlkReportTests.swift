@@ -8,29 +8,16 @@ import XenLoopback
 struct BlkReportTests {
   @Test(arguments: BlkProtocol.allCases) func ringsAreLoggedWhenADiskCloses(layout: BlkProtocol) throws {
     let disk = BlkFrontDevice(BlkFrontOptions(layout: layout))
-    let rig = try Rig()
-    let device = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "test")
-    let scheduler = Scheduler(seed: 1)
-    defer { scheduler.removeAll() }
     let log = CollectedLog()
-    let back = try Bus(on: rig.driverDomain, queueHost: scheduler.host(of: rig.driverDomain), log: log.logger)
-    let front = try Bus(on: rig.guest, queueHost: scheduler.host(of: rig.guest), log: .silent)
-    try back.register(BlkBackDriver { _ in MemoryStore(sectorCount: 64) })
-    try front.register(disk, at: device.frontendPath)
-    scheduler.add(back, name: "back") { _ in back.poll() }
-    scheduler.add(front, name: "front") { _ in front.poll() }
-    #expect(scheduler.run { disk.isConnected && back.isConnected })
+    let pair = try BlkPair(
+      frontend: disk, backend: BlkBackDriver { _ in MemoryStore(sectorCount: 64) }, log: log.logger)
+    try pair.connect()
     try disk.flush(tag: 1)
-    disk.push()
-    let done = scheduler.run {
-      disk.poll { _ in }
-      return disk.inFlightCount == 0
-    }
-    #expect(done)
+    #expect(pair.complete(disk)[1]?.result == .succeeded)
     let counted = try #require(disk.statistics)
     #expect(counted.notificationsSent == 1 && counted.notificationsSuppressed == 0)
-    back.close()
-    #expect(scheduler.run { !back.isConnected && rig.holdsNothing })
+    pair.backBus.close()
+    #expect(pair.scheduler.run { !pair.backBus.isConnected && pair.holdsNothing })
     let line = try #require(log.lines.first { $0.contains("disconnected") })
     #expect(line.contains("produced 1 consumed 1 in flight 0"), "\(line)")
     #expect(disk.statistics == nil)

@@ -1,3 +1,4 @@
+import Logging
 import NetBack
 import NetFront
 import TestSupport
@@ -14,10 +15,11 @@ final class NetPair: DriverPair {
   ///   - frontend: in the card's place.
   init(
     seed: Seed = 1, mac: String = "00:16:3e:00:00:01", mtu: Int = 1500, frontendKeys: [String: String?] = [:],
-    features: NetFeatures = NetFeatures(), backend: any BackendDriver, frontend: (any FrontendDriver)? = nil
+    features: NetFeatures = NetFeatures(), backend: any BackendDriver, frontend: (any FrontendDriver)? = nil,
+    log: Logger = .silent
   ) throws {
     card = NetFrontDevice(features: features)
-    try super.init(seed: seed, frontend: frontend ?? card, backend: backend) { rig in
+    try super.init(seed: seed, frontend: frontend ?? card, backend: backend, log: log) { rig in
       let device = try rig.toolstack.addVif(
         to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: mac, mtu: mtu)
       let directory = rig.directory(device.frontendPath)

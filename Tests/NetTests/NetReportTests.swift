@@ -9,20 +9,11 @@ struct NetReportTests {
   @Test func ringsAreLoggedWhenACardCloses() throws {
     var features = NetFeatures()
     features.controlRing = true
-    let card = NetFrontDevice(features: features)
-    let rig = try Rig()
-    let device = try rig.toolstack.addVif(
-      to: rig.guest.domain, servedBy: rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
-    let scheduler = Scheduler(seed: 1)
-    defer { scheduler.removeAll() }
     let log = CollectedLog()
-    let back = try Bus(on: rig.driverDomain, queueHost: scheduler.host(of: rig.driverDomain), log: log.logger)
-    let front = try Bus(on: rig.guest, queueHost: scheduler.host(of: rig.guest), log: .silent)
-    try back.register(NetBackDriver(features: features) { _ in EchoEnd() })
-    try front.register(card, at: device.frontendPath)
-    scheduler.add(back, name: "back") { _ in back.poll() }
-    scheduler.add(front, name: "front") { _ in front.poll() }
-    #expect(scheduler.run { card.isConnected && back.isConnected })
+    let pair = try NetPair(
+      features: features, backend: NetBackDriver(features: features) { _ in EchoEnd() }, log: log.logger)
+    try pair.connect()
+    let (card, scheduler) = (pair.card, pair.scheduler)
     try card.send(frame(1).span)
     card.push()
     var arrived: [UInt8] = []
@@ -36,8 +27,8 @@ struct NetReportTests {
     }
     // The frame alone is written, and nothing behind it.
     #expect(done && arrived == frame(1) + [0xEE, 0xEE])
-    back.close()
-    #expect(scheduler.run { !back.isConnected && rig.holdsNothing })
+    pair.backBus.close()
+    #expect(scheduler.run { !pair.backBus.isConnected && pair.holdsNothing })
     let queue = try #require(log.lines.first { $0.contains("queue 0 disconnected") })
     #expect(queue.contains("; tx back") && queue.contains("; rx back") && queue.contains("consumed 1"), "\(queue)")
     #expect(log.lines.contains { $0.contains("0 control requests answered, 0 of them refused; back") })

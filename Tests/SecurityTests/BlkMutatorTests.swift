@@ -36,8 +36,7 @@ import XenPlatform
         words: words,
         seed: Seed(UInt64(2 * connections) + (isPersistent ? 1 : 0)))
       var (taken, shown) = (UInt32(0), UInt32(0))
-      // The guest's own: a request that names the ring's page for its payload has the disk read over the indices.
-      var isWhole: Bool { ring.requestProducer == shown && shown &- ring.responseProducer <= 32 }
+      var isBroken = false
       while put < Storm.requestCount || taken != shown {
         while put < Storm.requestCount, shown &- taken < 32 {
           ring.put(xen.request(&random, id: UInt64(put)), at: shown)
@@ -47,9 +46,13 @@ import XenPlatform
         ring.requestProducer = shown
         xen.peer.notify()
         try xen.wait { ring.responseProducer != taken || xen.backendState != .connected }
-        guard isWhole, xen.backendState == .connected else { break }
         let produced = ring.responseProducer
-        guard shown &- produced <= 32 else { break }
+        // The guest's own: a request that named the ring's page for its payload had the disk read over the indices. Nothing else may
+        // break a ring, or close its device.
+        let isClosed = xen.backendState != .connected
+        isBroken = isClosed || ring.requestProducer != shown || shown &- produced > 32
+        if isClosed { #expect("\(xen.bus.report)".contains("moved its request producer to"), "\(xen.bus.report)") }
+        if isBroken { break }
         while taken != produced {
           let status = ring.entry(taken, as: BlkIfResponse.self).status
           counts[status == 0 ? 0 : status == -1 ? 1 : 2] += 1
@@ -58,7 +61,8 @@ import XenPlatform
       }
       writes += mutator.end()
       answered += Int(taken)
-      if put < Storm.requestCount || taken != shown { try xen.disconnectByHand() }
+      #expect(isBroken || taken == shown)
+      if isBroken { try xen.disconnectByHand() }
     }
     // Of each connection that broke, at most a ring's worth has no answer.
     #expect(put - answered <= 32 * (connections - 1) && connections <= 2 + put / 10_000, "\(connections) connections")

@@ -1,3 +1,4 @@
+import Logging
 import Testing
 import XenBus
 import XenLoopback
@@ -11,15 +12,17 @@ open class DriverPair {
   public let frontBus: Bus
   public let backBus: Bus
 
-  /// - Parameter addDevice: makes the device before anybody looks at it.
+  /// - Parameters:
+  ///   - log: of the backend's bus.
+  ///   - addDevice: makes the device before anybody looks at it.
   public init(
-    seed: Seed, frontend: any FrontendDriver, backend: any BackendDriver,
+    seed: Seed, frontend: any FrontendDriver, backend: any BackendDriver, log: Logger = .silent,
     addDevice: (Rig) throws -> Toolstack.Device
   ) throws {
     rig = try Rig(seed: seed.value)
     scheduler = Scheduler(seed: seed)
     scheduler.add(rig.loopback)
-    backBus = try Bus(on: rig.driverDomain, queueHost: scheduler.host(of: rig.driverDomain), log: .silent)
+    backBus = try Bus(on: rig.driverDomain, queueHost: scheduler.host(of: rig.driverDomain), log: log)
     frontBus = try Bus(on: rig.guest, queueHost: scheduler.host(of: rig.guest), log: .silent)
     device = try addDevice(rig)
     try backBus.register(backend)
