@@ -325,18 +325,25 @@ public final class Bus {
     guard root.findsDevices || suspended[path] != nil, sessions[path] == nil else { return }
     let own = StoreDirectory(path, in: store)
     do throws(DeviceError) {
+      // Seen at one moment: a toolstack may be removing the device.
+      let (state, otherPath, domain) = try own.transaction { (own) throws(DeviceError) in
+        (
+          try own.optionalString("state"), try own.optionalString(root.drivers.otherPathKey),
+          try own.optionalString(root.drivers.otherDomainKey)
+        )
+      }
       // Half written: the rest gives another event.
-      guard try own.optionalString("state") != nil else {
+      guard state != nil else {
         if refused.removeValue(forKey: path) != nil { own.removeError(home: home) }
         return
       }
-      guard let otherPath = try own.optionalString(root.drivers.otherPathKey)
-      else { return }
+      guard let otherPath else { return }
       guard otherPath.hasPrefix("/") else {
         throw .malformedKey(
           path: own.path(of: root.drivers.otherPathKey), value: otherPath, expected: "an absolute path")
       }
-      let id = try own.number(root.drivers.otherDomainKey, as: UInt16.self)
+      guard let domain else { throw .missingKey(path: own.path(of: root.drivers.otherDomainKey)) }
+      let id = try own.number(domain, of: root.drivers.otherDomainKey, as: UInt16.self)
       let device = XenbusDevice(
         type: root.drivers.type, own: own, other: StoreDirectory(otherPath, in: store),
         otherDomain: DomainID(rawValue: id), platform: platform, queueHost: queueHost, signal: signal, log: log)

@@ -58,6 +58,13 @@ public struct StoreDirectory: Sendable {
     _ key: String, as type: Number.Type = Number.self
   ) throws(DeviceError) -> Number? {
     guard let text = try optionalString(key) else { return nil }
+    return try number(text, of: key, as: type)
+  }
+
+  /// What `text`, read from the key before, says in decimal.
+  func number<Number: FixedWidthInteger>(
+    _ text: String, of key: String, as type: Number.Type
+  ) throws(DeviceError) -> Number {
     guard let first = text.utf8.first, first != UInt8(ascii: "+"), let number = Number(text) else {
       throw .malformedKey(
         path: path(of: key), value: text, expected: "a number from \(Number.min) to \(Number.max)")

@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 import XenBus
@@ -175,5 +176,32 @@ import XenPlatform
     #expect(settle(frontBus, backBus))
     #expect(try rig.state(anew.frontendPath) == .connected)
     #expect(try rig.state(anew.backendPath) == .connected)
+  }
+
+  @Test func deviceRemovedWhileItIsConsideredIsNoFault() throws {
+    var wasServed = false
+    // At every call of the backend's to the store, until it makes fewer.
+    for call in 1...100 where !wasServed {
+      let disk = try rig.addDisk()
+      let calls = Mutex(0)
+      let log = CollectedLog()
+      let platform = ObservedPlatform(rig.driverDomain) { [control = rig.control] in
+        let isTime = calls.withLock { count in
+          count += 1
+          return count == call
+        }
+        if isTime { try? Toolstack(on: control).remove(disk) }
+      }
+      let backBus = try Bus(on: platform, log: log.logger)
+      try backBus.register(FakeBackend())
+      #expect(settle(backBus))
+      wasServed = try rig.toolstack.exists(disk)
+      if wasServed { try rig.toolstack.remove(disk) }
+      #expect(settle(backBus))
+      #expect(log.lines.filter { $0.hasPrefix("error") || $0.hasPrefix("warning") } == [], "removed at call \(call)")
+      #expect(try rig.error(of: rig.driverDomain, disk.backendPath) == nil, "removed at call \(call)")
+      #expect(try !rig.toolstack.exists(disk), "removed at call \(call)")
+    }
+    #expect(wasServed)
   }
 }
