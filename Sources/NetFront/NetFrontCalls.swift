@@ -33,7 +33,6 @@ final class NetFrontCalls: BusThreadClient {
   private var calls: [NetFrontCall] = []
   private var putCount = 0
   private var arrived = NetFrameBatch()
-  private var wasConnected = false
 
   init(_ device: NetFrontDevice, _ mailbox: BusMailbox<NetFrontCall, NetFrontFacts>, _ inbox: NetFrontInbox) {
     (self.device, mail, self.inbox) = (device, BusMail(mailbox), inbox)
@@ -54,10 +53,13 @@ final class NetFrontCalls: BusThreadClient {
     var batch = NetFrameBatch()
     swap(&batch, &arrived)
     device.poll(now: now) { batch.append($0) }
-    if !batch.isEmpty { inbox.deliver(&batch) }
+    // Whoever is told of frames or of the connection looks at what the card has counted and agreed on.
+    if !batch.isEmpty {
+      show()
+      inbox.deliver(&batch)
+    }
     swap(&batch, &arrived)
     mail.take({ admit($0) }, cancel: { cancel($0) })
-    // Whoever is told looks at what the card agreed on.
     if mail.awaitsConnection, device.isConnected { show() }
     let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)
     if mail.isClosed || (!device.isConnected && bus.isEmpty && !mail.awaitsConnection) { failAll(.notConnected) }
@@ -81,17 +83,17 @@ final class NetFrontCalls: BusThreadClient {
   }
 
   private func show() {
-    let isNew = device.isConnected && !wasConnected
     mail.show { facts in
       facts.statistics = device.statistics
       device.copyQueueStatistics(to: &facts.queueStatistics)
       facts.offloads = device.offloads
       facts.hasCarrier = device.isConnected && device.hasCarrier
-      if isNew {
-        (facts.macAddress, facts.mtu, facts.negotiation) = (device.macAddress, device.mtu ?? 0, device.negotiation)
-      }
+      // What the last connection agreed on stays while there is none.
+      guard device.isConnected else { return }
+      (facts.macAddress, facts.mtu) = (device.macAddress, device.mtu ?? 0)
+      // Mostly the same array, which is seen at once.
+      if facts.negotiation != device.negotiation { facts.negotiation = device.negotiation }
     }
-    wasConnected = device.isConnected
   }
 
   /// One that has ended meanwhile is in nobody's way.

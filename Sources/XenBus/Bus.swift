@@ -313,7 +313,8 @@ public final class Bus {
   /// A device that was removed and made again between two polls is a new one; its other end may be elsewhere.
   private func dropIfMadeAnew(_ path: String, _ root: Root) {
     guard let session = sessions[path],
-      (try? session.device.isMadeAnew(otherPathKey: root.drivers.otherPathKey)) == true
+      (try? session.device.hasOtherEndElsewhere(otherPathKey: root.drivers.otherPathKey)) == true
+        || (try? session.device.exists()) == false
     else { return }
     session.end()
     forget(path)
@@ -381,7 +382,7 @@ public final class Bus {
       // Our own Closing comes back as a change: it is said once.
       if XenbusState(key: try own.optionalString("state")) == .closing { return }
       own.writeError(error, home: home)
-      _ = try own.switchState(to: .closing)
+      _ = try own.write([StoreEntry("state", XenbusState.closing.rawValue)]) { $0 != nil }
       log.error("\(own.path): \(error)")
     } catch { log.error("\(own.path): cannot even be refused: \(error)") }
   }

@@ -64,6 +64,8 @@ extension DeviceSession {
   func answer() { do throws(DeviceError) { try attend() } catch { close(because: error) } }
 
   func close(because error: DeviceError) {
+    // What cannot be read because the device is being removed is no fault, and one in its place has none yet.
+    if (try? device.exists()) == false { return }
     // Our own Closing comes back as a change: what fails at every look is said once.
     if fault == error, (try? device.ownState()) == .closing { return }
     device.log.error("\(device.own.path): \(error)")

@@ -106,22 +106,30 @@ public final class XenbusDevice {
 
   /// Writes these keys into our own directory in one transaction, provided that the device still exists: a key written into
   /// a directory that the toolstack has removed would bring it back.
-  public func write(_ entries: [StoreEntry]) throws(DeviceError) { _ = try own.writeIfThere(entries) }
+  public func write(_ entries: [StoreEntry]) throws(DeviceError) { _ = try own.write(entries, ifState: isOurs) }
 
   func beginLife() { life += 1 }
 
   /// For a driver that has the other end look at its keys again while both are connected.
   package func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
-    let written = try own.switchState(to: state, entries)
+    let written = try own.write(entries + [StoreEntry("state", state.rawValue)], ifState: isOurs)
     if written { writtenState = state }
     return written
   }
 
-  /// Whether the directory is not the one that we know: removed, and made again by the toolstack before anybody looked.
-  func isMadeAnew(otherPathKey: String) throws(DeviceError) -> Bool {
-    if try own.optionalString(otherPathKey) ?? other.path != other.path { return true }
-    let state = try ownState()
-    return state == .initialising && writtenState != nil && writtenState != .initialising
+  /// Whether the directory is there, and is the one that we know: a toolstack may have removed it, and made it again before
+  /// anybody looked.
+  func exists() throws(DeviceError) -> Bool { isOurs(try own.optionalString("state")) }
+
+  private func isOurs(_ state: String?) -> Bool {
+    guard let state else { return false }
+    // Who makes a device begins with this; an end that has written anything else does not come back to it.
+    return XenbusState(key: state) != .initialising || writtenState == nil || writtenState == .initialising
+  }
+
+  /// Whether there is a device in its place that names another one as its other end.
+  func hasOtherEndElsewhere(otherPathKey: String) throws(DeviceError) -> Bool {
+    try own.optionalString(otherPathKey) ?? other.path != other.path
   }
 
   /// For a backend that is about to make its offer: whether a predecessor's stands, by which the frontend may go.
@@ -134,8 +142,6 @@ public final class XenbusDevice {
     default: false
     }
   }
-
-  func exists() throws(DeviceError) -> Bool { try own.optionalString("state") != nil }
 
   /// What the other end's key says; nil when its directory is gone, and when we may not read it, because who may not read
   /// what lies above a directory is not told that the directory is gone.
@@ -172,17 +178,12 @@ public final class XenbusDevice {
 }
 
 extension StoreDirectory {
-  /// Writes `state` and `entries` in one transaction, provided that the device still exists.
+  /// Writes `entries` in one transaction, provided that `isWanted` of what the device's own key says then.
   ///
-  /// - Returns: false when the device's directory is gone.
-  func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
-    try writeIfThere(entries + [StoreEntry("state", state.rawValue)])
-  }
-
-  /// - Returns: false when the device's directory is gone.
-  fileprivate func writeIfThere(_ entries: [StoreEntry]) throws(DeviceError) -> Bool {
+  /// - Returns: whether they were written.
+  func write(_ entries: [StoreEntry], ifState isWanted: (String?) -> Bool) throws(DeviceError) -> Bool {
     try transaction { (own) throws(DeviceError) in
-      guard try own.optionalString("state") != nil else { return false }
+      guard isWanted(try own.optionalString("state")) else { return false }
       try own.write(entries)
       return true
     }
