@@ -104,12 +104,12 @@ public struct FrameQueue: ~Copyable, Sendable {
     return true
   }
 
-  private mutating func place(for byteCount: Int, _ metadata: NetPacketMetadata) -> SharedBytes? {
+  @inline(__always) private mutating func place(for byteCount: Int, _ metadata: NetPacketMetadata) -> SharedBytes? {
     place(for: byteCount, metadata, at: offset(for: min(byteCount, maxFrameByteCount)))
   }
 
   /// - Parameter offset: nil when there is no room.
-  private mutating func place(
+  @inline(__always) private mutating func place(
     for byteCount: Int, _ metadata: NetPacketMetadata, at offset: Int?
   ) -> SharedBytes? {
     guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, let offset else {
@@ -124,7 +124,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   }
 
   /// Where a frame of this length may lie, in one piece; nil when nowhere.
-  private func offset(for byteCount: Int) -> Int? {
+  @inline(__always) private func offset(for byteCount: Int) -> Int? {
     guard count < capacity else { return nil }
     guard count > 0 else { return 0 }
     let start = places[first].offset

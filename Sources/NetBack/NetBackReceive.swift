@@ -219,7 +219,8 @@ struct NetBackReceive: ~Copyable {
 
   /// How many requests a frame takes: one for each page, behind the headroom in the first one, and one for each extra info.
   /// Of one that is cut here, its next segment.
-  private func slotCount(of frame: NetworkFrame) -> Int {
+  // Inlined, since a call from what changes us would copy all of us first.
+  @inline(__always) private func slotCount(of frame: NetworkFrame) -> Int {
     let metadata = frame.metadata
     if let segmentation = metadata.segmentation, !takes.offloads.contains(segmentation.kind) {
       return dataSlotCount(of: segmenter?.byteCount(of: nextSegment) ?? 1) + (headroom > 0 ? 1 : 0)
@@ -236,14 +237,23 @@ struct NetBackReceive: ~Copyable {
   /// - Parameters:
   ///   - head: the frame, or its headers.
   ///   - body: what follows where these are all that `head` has.
-  private mutating func fill(with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata) {
+  @inline(__always) private mutating func fill(
+    with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata
+  ) {
     let flags = NetIf.RxFlag.flags(for: metadata.checksum)
     let hash = takes.hashes ? metadata.hash : nil
     let extraInfoCount = (metadata.segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
     if extraInfoCount == 0, body.count == 0, head.count <= xenPageSize {
       fillWhole(with: head, flags: flags)
-      return
+    } else {
+      fillPages(with: head, body, metadata, flags: flags, hash, extraInfoCount)
     }
+  }
+
+  private mutating func fillPages(
+    with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata, flags: UInt16,
+    _ hash: NetPacketMetadata.Hash?, _ extraInfoCount: Int
+  ) {
     var rest = (head: head, body: body)
     fillPage(with: &rest, from: headroom, flags: extraInfoCount > 0 ? flags | NetIf.RxFlag.extraInfo : flags)
     if extraInfoCount > 0 {
@@ -260,7 +270,7 @@ struct NetBackReceive: ~Copyable {
   }
 
   /// The same for most frames: one page, and nothing else.
-  private mutating func fillWhole(with frame: SharedBytes, flags: UInt16) {
+  @inline(__always) private mutating func fillWhole(with frame: SharedBytes, flags: UInt16) {
     guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
     copies.append(
       GrantCopy(
@@ -316,8 +326,10 @@ struct NetBackReceive: ~Copyable {
     for index in 0..<given.count {
       let frame = given[index]
       var succeeded = true
-      for index in copy..<copy + frame.copyCount where copies[index].status != okay { succeeded = false }
-      copy += frame.copyCount
+      for _ in 0..<frame.copyCount {
+        if copies[copy].status != okay { succeeded = false }
+        copy &+= 1
+      }
       let end = slot + frame.slotCount
       if succeeded {
         givenCounts.count(packetOf: frame.byteCount)

@@ -14,17 +14,17 @@ struct NetBackTransmit: ~Copyable {
     /// What becomes of it.
     enum Fate: BitwiseCopyable { case delivered, refused, answered }
 
-    var fate = Fate.delivered
+    let fate: Fate
     /// Where its bytes lie, in one piece, so that its headers do (XSA-423).
-    var offset = 0
-    var byteCount = 0
+    let offset: Int
+    let byteCount: Int
     /// Its first slot's; then come the extra infos, and then the others, whose ids are in `otherIDs`.
     let id: UInt16
     let extraInfoCount: Int
     let otherIDCount: Int
     /// One for each fragment that has bytes.
-    var copyCount = 0
-    var metadata = NetPacketMetadata()
+    let copyCount: Int
+    let metadata: NetPacketMetadata
   }
 
   private var ring: BackRing<NetIfTxRequest, NetIfTxResponse>
@@ -100,36 +100,38 @@ struct NetBackTransmit: ~Copyable {
 
   private mutating func addPacket() {
     let copied = copies.count
-    var packet = newPacket()
     var end = bufferByteCount
     addCopy(of: assembly.first, to: &end)
     if assembly.fragmentCount > 1 { for fragment in assembly.others { addCopy(of: fragment, to: &end) } }
-    (packet.offset, packet.byteCount) = (bufferByteCount, end - bufferByteCount)
-    (packet.copyCount, packet.metadata) = (copies.count - copied, assembly.metadata)
-    packets.append(packet)
-    credit?.use(packet.byteCount)
+    let byteCount = end - bufferByteCount
+    append(.delivered, byteCount: byteCount, copyCount: copies.count - copied, assembly.metadata)
+    credit?.use(byteCount)
     if assembly.isChecksumFixedUp { checksumFixups &+= 1 }
     // The next one begins at a cache line; a page holds whole ones.
     bufferByteCount = (end + 63) & ~63
   }
 
-  /// Of what is in the assembly, with nothing to copy.
-  private mutating func newPacket() -> Packet {
+  /// What is in the assembly is one of the batch. Put together where it stays: elsewhere, and read there at once in other
+  /// pieces than it was written in, it would have to wait for itself.
+  @inline(__always) private mutating func append(
+    _ fate: Packet.Fate, byteCount: Int = 0, copyCount: Int = 0, _ metadata: NetPacketMetadata = NetPacketMetadata()
+  ) {
     if assembly.fragmentCount > 1 { for fragment in assembly.others { otherIDs.append(fragment.id) } }
-    return Packet(
-      id: assembly.first.id, extraInfoCount: assembly.extraInfoCount, otherIDCount: assembly.fragmentCount - 1)
+    packets.append(
+      Packet(
+        fate: fate, offset: bufferByteCount, byteCount: byteCount, id: assembly.first.id,
+        extraInfoCount: assembly.extraInfoCount, otherIDCount: assembly.fragmentCount - 1, copyCount: copyCount,
+        metadata: metadata))
   }
 
   /// What is in the assembly is only answered: with an error where there is a fault.
   private mutating func addAnswer(refusing fault: NetTxPacketFault?) {
-    var packet = newPacket()
-    packet.fate = fault == nil ? .answered : .refused
-    packets.append(packet)
+    append(fault == nil ? .answered : .refused)
     if let fault { countRefused(for: fault) }
   }
 
   /// A fragment without bytes needs none, and is answered as the others are.
-  private mutating func addCopy(of fragment: NetTxFragment, to end: inout Int) {
+  @inline(__always) private mutating func addCopy(of fragment: NetTxFragment, to end: inout Int) {
     let byteCount = Int(fragment.byteCount)
     guard byteCount > 0 else { return }
     copies.append(
@@ -179,7 +181,7 @@ struct NetBackTransmit: ~Copyable {
     frames.removeAll()
   }
 
-  private mutating func answer(_ packet: Packet, _ status: Int16, _ nextID: inout Int) {
+  @inline(__always) private mutating func answer(_ packet: Packet, _ status: Int16, _ nextID: inout Int) {
     ring.put(NetIfTxResponse(id: packet.id, status: status))
     for _ in 0..<packet.extraInfoCount { ring.put(NetIfTxResponse(id: 0, status: NetIf.Status.null)) }
     for _ in 0..<packet.otherIDCount {

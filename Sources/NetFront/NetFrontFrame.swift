@@ -24,6 +24,12 @@ public struct NetFrontFrame: ~Copyable {
 
   init() { others.reserveCapacity(NetIf.maxFragmentCount) }
 
+  /// A frame of one slot.
+  init(_ bytes: SharedBytes, _ checksum: NetPacketMetadata.Checksum) {
+    (first, fragmentCount, byteCount) = (bytes, 1, bytes.count)
+    metadata.checksum = checksum
+  }
+
   /// The frame in one piece.
   ///
   /// - Parameter bytes: as many as the frame has, with as much room before them.

@@ -78,7 +78,7 @@ struct NetFrontReceive: ~Copyable {
     nextPostedSlot = next(nextPostedSlot)
   }
 
-  private func next(_ slot: UInt16) -> UInt16 { (slot + 1) & UInt16(ring.entryCount - 1) }
+  private func next(_ slot: UInt16) -> UInt16 { (slot &+ 1) & UInt16(truncatingIfNeeded: ring.entryCount &- 1) }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
@@ -90,7 +90,9 @@ struct NetFrontReceive: ~Copyable {
       while let response = ring.next() {
         let slot = nextSlot
         nextSlot = next(slot)
-        if try take(response, in: slot) {
+        if try takeWhole(response, in: slot, body) {
+          received += 1
+        } else if try take(response, in: slot) {
           if let bounce { bounce.handOver(frame, body) } else { body(frame) }
           counts.count(packetOf: frame.byteCount)
           if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
@@ -100,6 +102,29 @@ struct NetFrontReceive: ~Copyable {
       }
     }
     return received
+  }
+
+  /// Hands over a frame of one slot, as most are: put together with what we hold of others, and read there at once, it would
+  /// have to wait until all that was written to the ring before it has left the processor.
+  ///
+  /// - Returns: false when the response is something else, and nothing has been done.
+  private mutating func takeWhole(
+    _ response: NetIfRxResponse, in slot: UInt16, _ body: (borrowing NetFrontFrame) -> Void
+  ) throws(DeviceError) -> Bool {
+    guard !extraInfoFollows, !fragmentFollows else { return false }
+    let fragment: NetRxFragment
+    do throws(NetResponseViolation) {
+      fragment = try NetRxFragment(parsing: response, in: slot, under: agreement)
+    } catch { throw .protocolViolation("\(error)") }
+    guard !fragment.hasMore, !fragment.hasExtraInfo, !fragment.isFailed, fragment.byteCount >= NetIf.headerByteCount
+    else { return false }
+    let page = postedPages[Int(slot)]
+    let frame = NetFrontFrame(
+      pages[page].bytes.slice(from: fragment.offset, count: fragment.byteCount), fragment.checksum)
+    if let bounce { bounce.handOver(frame, body) } else { body(frame) }
+    counts.count(packetOf: fragment.byteCount)
+    post(page)
+    return true
   }
 
   /// - Returns: whether a frame is complete now. One that is lost is not, and has been counted.

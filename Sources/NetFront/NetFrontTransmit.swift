@@ -60,7 +60,9 @@ struct NetFrontTransmit: ~Copyable {
   /// Whether a frame of this length could be put now.
   ///
   /// - Parameter isSegmented: whether it has an extra info.
-  func hasRoom(for byteCount: Int, isSegmented: Bool) -> Bool {
+  // Inlined: a call from what changes us would first copy all of us, and read there what was just written in other pieces,
+  // which waits until that, and all that was written to the shared pages before, has left the processor.
+  @inline(__always) func hasRoom(for byteCount: Int, isSegmented: Bool) -> Bool {
     let count = NetIf.pageCount(of: byteCount)
     return count <= freePages.count && UInt32(isSegmented ? count + 1 : count) <= ring.freeRequestCount
   }

@@ -42,6 +42,9 @@ public struct InternetChecksum: Sendable {
   /// Adds one word. Not folded: there is room for more words than anybody adds.
   public mutating func add(_ word: UInt16) { sum &+= UInt64(word.bigEndian) }
 
+  /// Adds two words, the first one in the high half.
+  mutating func add(_ words: UInt32) { sum &+= UInt64(words.bigEndian) }
+
   /// Zero over bytes that hold their own right checksum.
   public var value: UInt16 { ~UInt16(bigEndian: Self.folded(sum)) }
 

@@ -75,22 +75,26 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
     payloadEnd = UInt32(truncatingIfNeeded: end)
   }
 
-  private static func parseIPv4(
+  @inline(__always) private static func parseIPv4(
     _ frame: Span<UInt8>, at start: Int
   ) throws(NetHeaderFault) -> (number: UInt8, offset: Int, end: Int) {
     // The last fixed field ends at 20.
-    _ = try frame.word(at: start + 18, of: .ipv4)
-    let first = try frame.byte(at: start, of: .ipv4)
-    guard first >> 4 == 4 else { throw .version(first >> 4) }
-    let words = first & 0x0F
-    let offset = start + Int(words) * 4
-    let byteCount = try frame.word(at: start + 2, of: .ipv4)
-    let end = start + Int(byteCount)
+    guard start >= 0, start <= frame.count &- 20 else { throw .truncated(.ipv4) }
+    // Safe: all three lie in the fixed part, which is there, as just seen.
+    let (first, second, third) = unsafe (
+      frame.unchecked32(at: start), frame.unchecked32(at: start &+ 4), frame.unchecked32(at: start &+ 8)
+    )
+    let version = UInt8(truncatingIfNeeded: first &>> 28)
+    guard version == 4 else { throw .version(version) }
+    let words = UInt8(truncatingIfNeeded: first &>> 24) & 0x0F
+    let byteCount = UInt16(truncatingIfNeeded: first)
+    // Sixteen bits more than what lies within the frame.
+    let (offset, end) = (start &+ Int(words) &* 4, start &+ Int(byteCount))
     guard words >= 5, offset <= end else { throw .ipv4HeaderLength(words: words) }
     guard end <= frame.count else { throw .ipLength(byteCount: byteCount) }
     // The flag that more fragments follow, and the fragment's place.
-    guard try frame.word(at: start + 6, of: .ipv4) & 0x3FFF == 0 else { throw .fragment }
-    return (try frame.byte(at: start + 9, of: .ipv4), offset, end)
+    guard second & 0x3FFF == 0 else { throw .fragment }
+    return (UInt8(truncatingIfNeeded: third &>> 16), offset, end)
   }
 
   private static func parseIPv6(
@@ -171,8 +175,15 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
   /// Both addresses, the protocol, and the length, which has 16 bits as all of the packet.
   private func pseudoHeader(of frame: Span<UInt8>, byteCount: Int) -> InternetChecksum {
     var checksum = InternetChecksum()
-    let addresses = network == .ipv4 ? networkOffset + 12..<networkOffset + 20 : networkOffset + 8..<networkOffset + 40
-    checksum.add(frame.extracting(addresses))
+    if network == .ipv4 {
+      // Two words: the loop for more would take longer than they do.
+      let addresses = frame.extracting(networkOffset + 12..<networkOffset + 20)
+      // Safe: eight bytes, as just cut out.
+      unsafe checksum.add(addresses.unchecked32(at: 0))
+      unsafe checksum.add(addresses.unchecked32(at: 4))
+    } else {
+      checksum.add(frame.extracting(networkOffset + 8..<networkOffset + 40))
+    }
     checksum.add(UInt16(transport.rawValue))
     checksum.add(UInt16(byteCount))
     return checksum
@@ -234,6 +245,12 @@ extension Span<UInt8> {
     guard offset >= 0, offset < count &- 1 else { throw .truncated(header) }
     // Safe: both bytes lie within, as just seen, and any bits are an integer.
     return UInt16(bigEndian: unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt16.self))
+  }
+
+  /// Four bytes, the first one highest, which must be there.
+  @inline(__always)
+  @unsafe fileprivate func unchecked32(at offset: Int) -> UInt32 {
+    UInt32(bigEndian: unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt32.self))
   }
 }
 

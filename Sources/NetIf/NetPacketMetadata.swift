@@ -51,16 +51,16 @@ public struct NetPacketMetadata: BitwiseCopyable, Hashable, Sendable {
 public struct NetOffloads: OptionSet, BitwiseCopyable, Hashable, Sendable {
   public let rawValue: UInt8
 
-  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
 
   /// TCP and UDP over IPv4 with a blank checksum.
-  public static let ipv4Checksum = NetOffloads(rawValue: 1)
+  @inlinable public static var ipv4Checksum: NetOffloads { NetOffloads(rawValue: 1) }
   /// TCP and UDP over IPv6 with a blank checksum.
-  public static let ipv6Checksum = NetOffloads(rawValue: 2)
+  @inlinable public static var ipv6Checksum: NetOffloads { NetOffloads(rawValue: 2) }
   /// TCP over IPv4 to be cut; its checksum is blank, too.
-  public static let tcpv4Segmentation = NetOffloads(rawValue: 4)
+  @inlinable public static var tcpv4Segmentation: NetOffloads { NetOffloads(rawValue: 4) }
   /// TCP over IPv6 to be cut; its checksum is blank, too.
-  public static let tcpv6Segmentation = NetOffloads(rawValue: 8)
+  @inlinable public static var tcpv6Segmentation: NetOffloads { NetOffloads(rawValue: 8) }
 
-  public static let all: NetOffloads = [.ipv4Checksum, .ipv6Checksum, .tcpv4Segmentation, .tcpv6Segmentation]
+  @inlinable public static var all: NetOffloads { NetOffloads(rawValue: 15) }
 }

@@ -126,7 +126,7 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     return extraInfoFollows || fragmentFollows ? .incomplete : finish()
   }
 
-  private mutating func begin(_ raw: NetIfTxRequest) {
+  @inline(__always) private mutating func begin(_ raw: NetIfTxRequest) {
     (byteCount, furtherByteCount, extraInfoCount, fault) = (raw.size, 0, 0, nil)
     first = NetTxFragment(raw)
     if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
@@ -185,7 +185,7 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     return nil
   }
 
-  private mutating func finish() -> Progress {
+  @inline(__always) private mutating func finish() -> Progress {
     if let fault { return .refused(fault) }
     if let word { return .word(word) }
     guard byteCount >= NetIf.headerByteCount else { return .refused(.tooShort(byteCount: byteCount)) }

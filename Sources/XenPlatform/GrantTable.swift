@@ -74,16 +74,16 @@ public struct GrantedPages: ~Copyable, Sendable {
 public struct GrantStatus: RawRepresentable, Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
   public let rawValue: Int16
 
-  public init(rawValue: Int16) { self.rawValue = rawValue }
+  @inlinable public init(rawValue: Int16) { self.rawValue = rawValue }
 
-  public static let okay = GrantStatus(rawValue: 0)
+  @inlinable public static var okay: GrantStatus { GrantStatus(rawValue: 0) }
   /// Most refusals: the reference names no grant, one to somebody else, or one that may only be read.
-  public static let generalError = GrantStatus(rawValue: -1)
-  public static let badDomain = GrantStatus(rawValue: -2)
+  @inlinable public static var generalError: GrantStatus { GrantStatus(rawValue: -1) }
+  @inlinable public static var badDomain: GrantStatus { GrantStatus(rawValue: -2) }
   /// The reference lies outside the other domain's grant table.
-  public static let badReference = GrantStatus(rawValue: -3)
-  public static let permissionDenied = GrantStatus(rawValue: -8)
-  public static let badCopyArgument = GrantStatus(rawValue: -10)
+  @inlinable public static var badReference: GrantStatus { GrantStatus(rawValue: -3) }
+  @inlinable public static var permissionDenied: GrantStatus { GrantStatus(rawValue: -8) }
+  @inlinable public static var badCopyArgument: GrantStatus { GrantStatus(rawValue: -10) }
 
   public var description: String {
     switch self {

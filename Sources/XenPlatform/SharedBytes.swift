@@ -5,25 +5,25 @@
 /// or buffer it was cut from.
 ///
 /// Sendable: an address and a length, which never change; the bytes may change under whoever copies them anyway.
-@safe public struct SharedBytes: BitwiseCopyable, @unchecked Sendable {
+@frozen @safe public struct SharedBytes: BitwiseCopyable, @unchecked Sendable {
   /// For system calls and grant operations only.
   @unsafe public let baseAddress: UnsafeMutableRawPointer
   public let count: Int
 
-  @unsafe public init(baseAddress: UnsafeMutableRawPointer, count: Int) {
+  @inlinable @unsafe public init(baseAddress: UnsafeMutableRawPointer, count: Int) {
     precondition(count >= 0, "a slice has no negative length")
     unsafe self.baseAddress = baseAddress
     self.count = count
   }
 
   /// No bytes at all.
-  public static var none: SharedBytes {
+  @inlinable public static var none: SharedBytes {
     // Safe: nothing is ever read or written through it.
     unsafe SharedBytes(baseAddress: UnsafeMutableRawPointer(bitPattern: xenPageSize)!, count: 0)
   }
 
   /// The `count` bytes from `offset` on, both our own numbers: a slice outside these bytes is a programming error.
-  public func slice(from offset: Int, count: Int) -> SharedBytes {
+  @inlinable public func slice(from offset: Int, count: Int) -> SharedBytes {
     precondition(
       offset >= 0 && count >= 0 && offset <= self.count && count <= self.count - offset, "slice out of range")
     return unsafe SharedBytes(baseAddress: baseAddress + offset, count: count)
@@ -36,7 +36,7 @@
   }
 
   /// Copies all of `source`, which must be no longer than this slice, to its start.
-  public func copy(from source: Span<UInt8>) {
+  @inlinable public func copy(from source: Span<UInt8>) {
     precondition(source.count <= count, "source too long")
     unsafe source.withUnsafeBytes { bytes in
       if let from = bytes.baseAddress { unsafe baseAddress.copyMemory(from: from, byteCount: bytes.count) }
@@ -44,7 +44,7 @@
   }
 
   /// Copies all of `source`, which must be no longer than this slice, to its start.
-  public func copy(from source: SharedBytes) {
+  @inlinable public func copy(from source: SharedBytes) {
     precondition(source.count <= count, "source too long")
     unsafe baseAddress.copyMemory(from: source.baseAddress, byteCount: source.count)
   }

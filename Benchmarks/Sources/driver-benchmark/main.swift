@@ -20,6 +20,8 @@ let workloads: [String: (Int) throws -> (Int) throws -> Int] = [
   "net-split": { try netEcho(NetFeatures(), frameByteCount: 1500, batch: $0) },
   // The same with blank checksums, which both ends leave blank.
   "net-blank": { try netEcho(NetFeatures(), frameByteCount: 1500, isUnfinished: true, batch: $0) },
+  // The same with frames of 64 bytes.
+  "net-short": { try netEcho(NetFeatures(), frameByteCount: 64, isUnfinished: true, batch: $0) },
   // Packets of 65535 bytes to be cut, which nobody cuts: 17 slots.
   "net-gso": { try netEcho(NetFeatures(), frameByteCount: 65535, isUnfinished: true, batch: $0) },
   // Such packets cut in software.
