@@ -11,9 +11,11 @@ let package = Package(
   ],
   targets: [
     .target(name: "CRingTwin"),
+    .target(name: "Measuring", swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(
       name: "block-benchmark",
       dependencies: [
+        "Measuring",
         .product(name: "BlkFront", package: "swift-xen"),
         .product(name: "BlockStores", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
@@ -25,6 +27,7 @@ let package = Package(
     .executableTarget(
       name: "driver-benchmark",
       dependencies: [
+        "Measuring",
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "BlkFront", package: "swift-xen"),
         .product(name: "BlockStores", package: "swift-xen"),
@@ -33,6 +36,19 @@ let package = Package(
         .product(name: "XenLoopback", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
+    .executableTarget(
+      name: "wake-benchmark",
+      dependencies: [
+        "Measuring",
+        .product(name: "BlkBack", package: "swift-xen"),
+        .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(
@@ -50,6 +66,7 @@ let package = Package(
       name: "ring-benchmark",
       dependencies: [
         "CRingTwin",
+        "Measuring",
         .product(name: "XenPlatform", package: "swift-xen"),
         .product(name: "XenRing", package: "swift-xen"),
       ],

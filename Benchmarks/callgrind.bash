@@ -18,10 +18,10 @@ prepare() {  # PRODUCT
 }
 
 # Prints instructions, heap allocations, retains and releases of one run. A call that goes through a stub is seen twice,
-# so of the last three only zero is exact.
+# so of the last three only zero is exact. Where `inside` is set, of what goes on in the functions that it matches alone.
 count() {  # ARGUMENT...
   valgrind --tool=callgrind --callgrind-out-file="$work/profile" --compress-strings=no --compress-pos=no --demangle=no \
-    "$program" "$@" >"$work/output" 2>&1 || { cat "$work/output" >&2; exit 1; }
+    ${inside:+"--toggle-collect=$inside"} "$program" "$@" >"$work/output" 2>&1 || { cat "$work/output" >&2; exit 1; }
   awk '
     /^cfn=/ { callee = substr($0, 5); sub(/\047[0-9]+$/, "", callee) }
     /^calls=/ {

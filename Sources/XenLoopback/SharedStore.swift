@@ -36,7 +36,7 @@ struct SharedStore {
   private var tree = StoreTree()
   private var transactions: [XenstoreTransaction: OpenTransaction] = [:]
   private var nextTransaction: UInt32 = 1
-  private var watches: [Watch] = []
+  private var watches = StoreWatches()
   /// Who may hear of domains that come and go, which nobody but the control domain may unless it says so.
   private var specialPermissions = [introduction, departure].reduce(into: [:]) {
     $0[$1] = [XenstorePermission(.zero, .none)]
@@ -51,7 +51,8 @@ struct SharedStore {
   }
 
   var waitingEventCount: Int {
-    Dictionary(watches.map { (ObjectIdentifier($0.events), $0.events.count) }) { first, _ in first }.values.reduce(0, +)
+    Dictionary(watches.all.map { (ObjectIdentifier($0.events), $0.events.count) }) { first, _ in first }.values.reduce(
+      0, +)
   }
 
   var counts: StoreCounts { StoreCounts(watches: watches.count, openTransactions: transactions.count) }
@@ -130,9 +131,9 @@ struct SharedStore {
   // MARK: Watches
 
   mutating func add(_ watch: Watch) throws(XenstoreError.Code) {
-    if watches.contains(where: { $0.isSame(as: watch) }) { throw .exists }
+    if watches.at(watch.absolutePath).contains(where: { $0.isSame(as: watch) }) { throw .exists }
     let domain = watch.process.domain
-    if domain != .zero, watches.count(where: { $0.process.domain == domain }) >= quotas.watchesPerDomain {
+    if domain != .zero, watches.all.count(where: { $0.process.domain == domain }) >= quotas.watchesPerDomain {
       throw .tooBig
     }
     watches.append(watch)
@@ -142,20 +143,14 @@ struct SharedStore {
   mutating func removeWatch(
     on connection: ObjectIdentifier, _ absolutePath: String, token: String
   ) throws(XenstoreError.Code) {
-    let index = watches.firstIndex {
-      $0.connection == connection && $0.absolutePath == absolutePath && $0.token == token
-    }
-    guard let index else { throw .notFound }
-    watches.remove(at: index)
+    let found = watches.remove(at: absolutePath) { $0.connection == connection && $0.token == token }
+    guard found else { throw .notFound }
   }
 
   private func fire(_ changes: [StoreTree.Change]) {
     for change in changes {
-      for watch in watches {
-        let concerns =
-          change.isImplied
-          ? change.path == watch.absolutePath : StorePath.isAtOrBelow(change.path, watch.absolutePath)
-        guard concerns, change.audience.contains(where: { $0.allow(.read, watch.process.domain) }) else { continue }
+      for watch in change.isImplied ? watches.at(change.path) : watches.atOrAbove(change.path) {
+        guard change.audience.contains(where: { $0.allow(.read, watch.process.domain) }) else { continue }
         // A watch set by a relative path hears of relative paths.
         let below = change.path.dropFirst(watch.absolutePath == "/" ? 0 : watch.absolutePath.count)
         watch.report(watch.path == "/" ? change.path : watch.path + below)
@@ -164,7 +159,7 @@ struct SharedStore {
   }
 
   private func fire(special path: String) {
-    for watch in watches where watch.absolutePath == path {
+    for watch in watches.at(path) {
       if specialPermissions[path]?.allow(.read, watch.process.domain) == true { watch.report(path) }
     }
   }

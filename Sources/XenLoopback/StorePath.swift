@@ -55,11 +55,6 @@ enum StorePath {
 
   static func child(_ name: String, of path: String) -> String { path == "/" ? "/" + name : path + "/" + name }
 
-  /// Whether `path` is `ancestor` or lies below it.
-  static func isAtOrBelow(_ path: String, _ ancestor: String) -> Bool {
-    ancestor == "/" || path == ancestor || path.hasPrefix(ancestor + "/")
-  }
-
   private static func isAllowed(_ byte: UInt8) -> Bool {
     switch byte {
     case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),

@@ -6,7 +6,9 @@ import Glibc
 /// A processor that has gone to rest takes tens of microseconds to wake, most of all in a virtual machine, and the other end of
 /// a ring is often as quick. The time spent in looking is bounded by ``maxNanoseconds`` a sleep; it doubles with each sleep that was
 /// shorter than that, and halves down to nothing with each that was longer, so that an idle thread sleeps at once, and then measures one
-/// sleep of eight. Between two looks others may have the processor.
+/// sleep of eight. Between two looks others may have the processor; where one has kept it for a millisecond, the thread sleeps at once for
+/// some ten thousand sleeps: on a machine whose processors are all wanted, whoever gives way waits for a whole time slice, and whoever
+/// sleeps is let in as soon as it wakes.
 public struct AdaptiveSleep: Sendable {
   /// How long to look at most before a sleep; zero never to.
   public let maxNanoseconds: UInt64
@@ -17,6 +19,9 @@ public struct AdaptiveSleep: Sendable {
   private var unmeasuredCount = 0
   /// The clock is a system call on many a Xen, and what a thread waits for changes rarely.
   private static let sleepsPerMeasurement = 8
+
+  private static let crowdedYield: UInt64 = 1_000_000
+  private static let sleepsWhenCrowded = 16_384
 
   /// What Linux's KVM looks for before it lets a processor rest: a solid-state disk has answered by then.
   public static let defaultMaxNanoseconds: UInt64 = 200_000
@@ -33,10 +38,14 @@ public struct AdaptiveSleep: Sendable {
     unmeasuredCount = 0
     let start = Uptime.now.nanoseconds
     if nanoseconds > 0 {
+      var now = start
       repeat {
         if Wakeup.wait(for: &descriptors, timeout: 0) { return true }
+        let looked = now
         sched_yield()
-      } while Uptime.now.nanoseconds &- start < nanoseconds
+        now = Uptime.now.nanoseconds
+        if isCrowded(afterYielding: now &- looked) { return Wakeup.wait(for: &descriptors, timeout: timeout) }
+      } while now &- start < nanoseconds
     }
     let isReadable = Wakeup.wait(for: &descriptors, timeout: timeout)
     adapt(to: Uptime.now.nanoseconds &- start)
@@ -50,5 +59,14 @@ public struct AdaptiveSleep: Sendable {
     } else {
       nanoseconds = nanoseconds > Self.shortest ? nanoseconds / 2 : 0
     }
+  }
+
+  /// - Parameter yielded: nanoseconds between two looks.
+  /// - Returns: whether somebody else wanted the processor. It is not looked for a long while then.
+  package mutating func isCrowded(afterYielding yielded: UInt64) -> Bool {
+    guard yielded >= Self.crowdedYield else { return false }
+    nanoseconds = 0
+    unmeasuredCount = -Self.sleepsWhenCrowded
+    return true
   }
 }

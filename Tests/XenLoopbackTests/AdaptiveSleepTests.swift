@@ -66,4 +66,25 @@ import XenPlatform
     // It was longer than what is looked for.
     #expect(sleep.nanoseconds < 100_000)
   }
+
+  @Test func whoeverHasGivenAProcessorAwaySleepsAtOnceForALongWhile() throws {
+    let wakeup = try Wakeup()
+    wakeup.signal()
+    var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    for _ in 0..<100 { sleep.adapt(to: 0) }
+    var isCrowded = sleep.isCrowded(afterYielding: 999_999)
+    #expect(!isCrowded)
+    #expect(sleep.nanoseconds == 1_000_000_000)
+    isCrowded = sleep.isCrowded(afterYielding: 1_000_000)
+    #expect(isCrowded)
+    // All of them are short, and yet not one is looked for.
+    for _ in 0..<10_000 {
+      #expect(sleep.wait(for: &waits, timeout: -1))
+      #expect(sleep.nanoseconds == 0)
+    }
+    // But not for ever.
+    for _ in 0..<10_000 { _ = sleep.wait(for: &waits, timeout: -1) }
+    #expect(sleep.nanoseconds > 0)
+  }
 }

@@ -19,6 +19,8 @@ final class HandPolled: QueueHost {
 
   /// The only queue there is.
   var queue: any DataQueue { queues.withLock { $0[0] } }
+
+  var allQueues: [any DataQueue] { queues.withLock { $0 } }
 }
 
 /// Two domains on an in-process Xen, with a bus each.

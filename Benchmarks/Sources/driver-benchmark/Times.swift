@@ -1,10 +1,11 @@
 import BlkBack
 import BlockStores
 import Glibc
+import Measuring
 import NetFront
 import SystemPackage
 
-/// What one thing costs by the clock beside the plain work on the same bytes, in turns, so that both see the same machine.
+/// What one thing costs by the clock beside the plain work on the same bytes.
 private struct Comparison {
   let name: String
   let plainName: String
@@ -13,22 +14,13 @@ private struct Comparison {
   let work: (Int) throws -> Int
   let plain: (Int) throws -> Int
 
-  /// The least nanoseconds for each, of so many rounds.
-  func minima(rounds: Int) throws -> (work: Double, plain: Double) {
-    var best = (work: Double.infinity, plain: Double.infinity)
-    for _ in 0..<rounds {
-      best.work = min(best.work, try nanosecondsEach(work))
-      best.plain = min(best.plain, try nanosecondsEach(plain))
-    }
-    return best
-  }
-
-  private func nanosecondsEach(_ body: (Int) throws -> Int) throws -> Double {
-    let start = ContinuousClock.now
-    let done = try body(count)
-    let elapsed = ContinuousClock.now - start
-    precondition(done == count, "\(name): \(done) of \(count) succeeded")
-    return elapsed / .nanoseconds(1) / Double(count)
+  func turns(rounds: Int) throws -> Turns {
+    try Turns(
+      rounds: rounds,
+      [
+        { try nanosecondsEach(of: count) { try work(count) } },
+        { try nanosecondsEach(of: count) { try plain(count) } },
+      ])
   }
 }
 
@@ -88,14 +80,11 @@ func printTimes(rounds: Int) throws {
         work: grantMap(batch: batch), plain: plainCopy(byteCount: 4096))
     })
   }
-  print("| what | ns | beside | ns | ratio |")
-  print("| --- | --- | --- | --- | --- |")
+  printHead(["what", "ns", "beside", "ns", "ratio"])
   for makeRow in rows {
     let row = try makeRow()
-    let (work, plain) = try row.minima(rounds: rounds)
-    print(
-      "| \(row.name) | \(Int(work.rounded())) | \(row.plainName) | \(Int(plain.rounded())) "
-        + "| \((work / plain * 10).rounded() / 10) |")
-    fflush(nil)
+    let turns = try row.turns(rounds: rounds)
+    let (work, plain) = (turns.least(0), turns.least(1))
+    printRow([row.name, work.fixed(0), row.plainName, plain.fixed(0), (work / plain).fixed(1)])
   }
 }

@@ -10,6 +10,10 @@ let usage = """
     BATCH     requests a push, from 1 to 32
     TRIPS     requests in all, a multiple of BATCH
     PAGES     pages of ring, from 1 to 16
+  or: ring-benchmark threads swift|c PROTOCOL BATCH TRIPS spinning|eventfd
+    nanoseconds a round trip with both ends on threads, for whoever looks at it with a profiler
+  or: ring-benchmark times ROUNDS
+    prints by the clock what a round trip costs in Swift beside C; Benchmarks/ring-times runs it
   """
 
 func run(_ arguments: [String]) throws -> UInt64? {
@@ -37,8 +41,20 @@ func run(_ arguments: [String]) throws -> UInt64? {
   return unsafe twin(front.baseAddress, back.baseAddress, UInt32(front.byteCount), batch, trips)
 }
 
-guard let sum = try run(Array(CommandLine.arguments.dropFirst())) else {
+let arguments = Array(CommandLine.arguments.dropFirst())
+if arguments.count == 2, arguments[0] == "times", let rounds = Int(arguments[1]), rounds > 0 {
+  try printTimes(rounds: rounds)
+} else if arguments.count == 6, arguments[0] == "threads", let batch = UInt32(arguments[3]), (1...32).contains(batch),
+  let trips = UInt64(arguments[4]), trips % UInt64(batch) == 0
+{
+  let isBlock = arguments[2] == "block"
+  let stream: Stream =
+    arguments[1] == "c" ? (isBlock ? .cBlock : .cTransmit) : (isBlock ? .swiftBlock : .swiftTransmit)
+  let pages = PrivatePages(pageCount: isBlock ? 8 : 1)
+  print(stream.run(over: pages, batch: batch, trips: trips, sleeps: arguments[5] == "eventfd").nanosecondsEach)
+} else if let sum = try run(arguments) {
+  print(sum)
+} else {
   print(usage)
   exit(2)
 }
-print(sum)

@@ -1,0 +1,141 @@
+import BlkBack
+import BlkFront
+import Glibc
+import Logging
+import NetBack
+import NetFront
+import Synchronization
+import XenBus
+import XenLoopback
+
+private let log = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
+
+/// Reads of a disk in memory, `depth` of them in flight.
+func diskWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> WakeCounts {
+  let loopback = Loopback()
+  let (driverDomain, guest) = (loopback.addDomain(), loopback.addDomain())
+  guest.sharedPageLimit = 65536
+  let device = try Toolstack(on: driverDomain).addVbd(
+    to: guest.domain, servedBy: driverDomain.domain, params: "any")
+  let counted = Counted()
+  let backend = try BusThread(
+    on: driverDomain, queueHost: ThreadPerQueue(sleep: sleep), log: log
+  ) { (bus) throws(XenstoreError) in
+    let driver = BlkBackDriver(whenClosed: { _, statistics in counted.add(statistics.ring) }) { _ in
+      MemoryStore(sectorCount: 1024)
+    }
+    try bus.register(driver)
+    return nil
+  }
+  let bus = try Bus(on: guest, log: log)
+  var options = BlkFrontOptions(poolPageCount: 128 * 11)
+  options.maxRingPageOrder = 2
+  let disk = BlkFrontDevice(options)
+  try bus.register(disk, at: device.frontendPath)
+  precondition(bus.run(seconds: 10) { disk.isConnected }, "\(bus.report)")
+  var counts = WakeCounts()
+  var (sent, inFlight) = (0, 0)
+  counts.seconds = try carry(for: seconds, sleep: sleep) { isOver in
+    while !isOver, inFlight < depth {
+      try disk.read(sector: UInt64(sent & 127) * 8, byteCount: 4096, tag: 0)
+      sent += 1
+      inFlight += 1
+    }
+    disk.push()
+    let completed = disk.poll { precondition($0.result == .succeeded, "a read of memory succeeds") }
+    inFlight -= completed
+    return (completed, inFlight, disk.descriptor)
+  }
+  counts.requests = sent
+  counts.front = disk.statistics ?? RingStatistics()
+  bus.close()
+  _ = bus.run(seconds: 10) { bus.isEmpty }
+  backend.end(within: 10)
+  backend.join()
+  counts.back = counted.value
+  return counts
+}
+
+/// Frames to an end that sends each back, `depth` of them on their way. A frame has two requests: the one that it is sent with, and the
+/// one that it comes back in.
+func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> WakeCounts {
+  let loopback = Loopback()
+  let (driverDomain, guest) = (loopback.addDomain(), loopback.addDomain())
+  let device = try Toolstack(on: driverDomain).addVif(
+    to: guest.domain, servedBy: driverDomain.domain, mac: "00:16:3e:00:00:01")
+  let counted = Counted()
+  let end = EchoEnd()
+  let backend = try BusThread(
+    on: driverDomain, queueHost: ThreadPerQueue(sleep: sleep), log: log
+  ) { (bus) throws(XenstoreError) in
+    let driver = NetBackDriver(whenClosed: { _, statistics in
+      counted.add(statistics.total.txRing)
+      counted.add(statistics.total.rxRing)
+    }) { _ in end }
+    try bus.register(driver)
+    return nil
+  }
+  let bus = try Bus(on: guest, log: log)
+  let card = NetFrontDevice()
+  try bus.register(card, at: device.frontendPath)
+  precondition(bus.run(seconds: 10) { card.isConnected }, "\(bus.report)")
+  let frame = [UInt8](repeating: 0xA5, count: 1500)
+  var counts = WakeCounts()
+  var (sent, inFlight) = (0, 0)
+  counts.seconds = try carry(for: seconds, sleep: sleep) { isOver in
+    while !isOver, inFlight < depth {
+      do throws(NetFrontError) { try card.send(frame.span) } catch {
+        guard case .busy = error else { throw error }
+        break
+      }
+      sent += 1
+      inFlight += 1
+    }
+    card.push()
+    var returned = 0
+    card.poll { _ in returned += 1 }
+    card.push()
+    inFlight -= returned
+    return (returned, inFlight, card.descriptor)
+  }
+  counts.requests = sent
+  let statistics = card.statistics
+  counts.front = statistics.txRing
+  counts.front += statistics.rxRing
+  bus.close()
+  _ = bus.run(seconds: 10) { bus.isEmpty }
+  backend.end(within: 10)
+  backend.join()
+  counts.back = counted.value
+  return counts
+}
+
+/// What the backend leaves when it lets go of its device.
+private final class Counted: Sendable {
+  private let sum = Mutex(RingStatistics())
+
+  func add(_ statistics: RingStatistics) { sum.withLock { $0 += statistics } }
+
+  var value: RingStatistics { sum.withLock { $0 } }
+}
+
+/// Has `turn` done until the time is up and nothing is on its way; sleeps where it has done nothing.
+///
+/// - Parameter turn: told whether the time is up; gives how many have come back, how many are on their way, and what to sleep on.
+/// - Returns: seconds.
+private func carry(
+  for seconds: Double, sleep: AdaptiveSleep, _ turn: (Bool) throws -> (Int, Int, CInt?)
+) throws -> Double {
+  var sleep = sleep
+  let start = ContinuousClock.now
+  let deadline = start + .seconds(seconds)
+  while true {
+    let isOver = ContinuousClock.now >= deadline
+    let (returned, inFlight, descriptor) = try turn(isOver)
+    if isOver, inFlight == 0 { return (ContinuousClock.now - start) / .seconds(1) }
+    precondition(ContinuousClock.now < deadline + .seconds(10), "\(inFlight) do not come back")
+    guard returned == 0, let descriptor else { continue }
+    var waits = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
+    _ = sleep.wait(for: &waits, timeout: 1000)
+  }
+}
