@@ -40,7 +40,7 @@ let package = Package(
     .target(name: "CIOUring", dependencies: ["LibURing"], path: "Sources/Shims/CIOUring"),
 
     // What drivers stand on.
-    .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
+    .target(name: "XenPlatform", dependencies: ["CLinux", "CSharedMemory"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
     .target(name: "XenBus", dependencies: ["CLinux", "XenPlatform", logging], swiftSettings: strict),
 

@@ -60,7 +60,7 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// - Precondition: `index` is below ``count``.
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
-    let place = places[wrapped(first + index)]
+    let place = places[wrapped(first &+ index)]
     return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount), place.metadata)
   }
 
@@ -116,10 +116,10 @@ public struct FrameQueue: ~Copyable, Sendable {
       dropCount &+= 1
       return nil
     }
-    places[wrapped(first + count)] = Place(
+    places[wrapped(first &+ count)] = Place(
       offset: offset, byteCount: byteCount, arrival: now, metadata: metadata)
-    count += 1
-    end = offset + Self.rounded(byteCount)
+    count &+= 1
+    end = offset &+ Self.rounded(byteCount)
     return bytes.slice(from: offset, count: byteCount)
   }
 
@@ -130,16 +130,16 @@ public struct FrameQueue: ~Copyable, Sendable {
     let start = places[first].offset
     let needed = Self.rounded(byteCount)
     // Round already: between the last frame and the first.
-    if end <= start { return end + needed <= start ? end : nil }
-    if end + needed <= bytes.count { return end }
+    if end <= start { return end &+ needed <= start ? end : nil }
+    if end &+ needed <= bytes.count { return end }
     return needed <= start ? 0 : nil
   }
 
   /// A place, or one behind the last, where the line goes on at the first one. Division would be most of what a frame costs here.
-  private func wrapped(_ place: Int) -> Int { place < capacity ? place : place - capacity }
+  private func wrapped(_ place: Int) -> Int { place < capacity ? place : place &- capacity }
 
   /// Frames begin at multiples of a cache line.
-  private static func rounded(_ byteCount: Int) -> Int { (byteCount + 63) & ~63 }
+  private static func rounded(_ byteCount: Int) -> Int { (byteCount &+ 63) & ~63 }
 
   /// Sets what the packet's hash is, of the frame that `index` others come before.
   mutating func setHash(_ hash: NetPacketMetadata.Hash?, at index: Int) {

@@ -106,8 +106,16 @@ struct NetBackReceive: ~Copyable {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
     var frameCount = 0
-    while frameCount < waiting.count, slots.count < limit, add(waiting[frameCount], &available, limit) {
-      frameCount += 1
+    let isPlain = headroom == 0 && !groups.isFiltering
+    while frameCount < waiting.count, slots.count < limit {
+      let frame = waiting[frameCount]
+      if isPlain, available > 0, goesWhole(frame) {
+        addWhole(frame)
+        available &-= 1
+      } else if !add(frame, &available, limit) {
+        break
+      }
+      frameCount &+= 1
     }
     guard frameCount > 0 || !given.isEmpty else { return 0 }
     runCopies()
@@ -118,6 +126,20 @@ struct NetBackReceive: ~Copyable {
     given.removeAll()
     copies.removeAll()
     return taken
+  }
+
+  /// Whether it is one page as it is, and nothing else, where the guest takes all groups and wants no headroom: as most are.
+  @inline(__always) private func goesWhole(_ frame: NetworkFrame) -> Bool {
+    let metadata = frame.metadata
+    return frame.bytes.count <= xenPageSize && metadata.segmentation == nil
+      && (metadata.checksum != .blank || takes.offloads.takesEveryBlankChecksum)
+      && !(takes.hashes && metadata.hash != nil)
+  }
+
+  /// The same as ``add(_:_:_:)`` for such a frame, for which there is a request.
+  @inline(__always) private mutating func addWhole(_ frame: NetworkFrame) {
+    fillWhole(with: frame.bytes, flags: NetIf.RxFlag.flags(for: frame.metadata.checksum))
+    given.append(Given(byteCount: frame.bytes.count, slotCount: 1, copyCount: 1, isSegmented: false))
   }
 
   /// Puts a frame into requests, or drops it.
@@ -237,23 +259,14 @@ struct NetBackReceive: ~Copyable {
   /// - Parameters:
   ///   - head: the frame, or its headers.
   ///   - body: what follows where these are all that `head` has.
-  @inline(__always) private mutating func fill(
-    with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata
-  ) {
+  private mutating func fill(with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata) {
     let flags = NetIf.RxFlag.flags(for: metadata.checksum)
     let hash = takes.hashes ? metadata.hash : nil
     let extraInfoCount = (metadata.segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
     if extraInfoCount == 0, body.count == 0, head.count <= xenPageSize {
       fillWhole(with: head, flags: flags)
-    } else {
-      fillPages(with: head, body, metadata, flags: flags, hash, extraInfoCount)
+      return
     }
-  }
-
-  private mutating func fillPages(
-    with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata, flags: UInt16,
-    _ hash: NetPacketMetadata.Hash?, _ extraInfoCount: Int
-  ) {
     var rest = (head: head, body: body)
     fillPage(with: &rest, from: headroom, flags: extraInfoCount > 0 ? flags | NetIf.RxFlag.extraInfo : flags)
     if extraInfoCount > 0 {
@@ -269,7 +282,7 @@ struct NetBackReceive: ~Copyable {
     while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
   }
 
-  /// The same for most frames: one page, and nothing else.
+  /// The same for one page, and nothing else.
   @inline(__always) private mutating func fillWhole(with frame: SharedBytes, flags: UInt16) {
     guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
     copies.append(

@@ -53,7 +53,7 @@ final class NetFrontQueues {
   /// Puts a frame that need not be cut, and is neither too short nor too long: most frames.
   ///
   /// - Returns: false for any other one.
-  func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) throws(NetFrontError) -> Bool {
+  @inline(__always) func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) throws(NetFrontError) -> Bool {
     guard metadata.segmentation == nil, frame.count >= NetIf.headerByteCount, frame.count <= maxFrameByteCount else {
       return false
     }

@@ -112,7 +112,7 @@ struct NetFrontTransmit: ~Copyable {
   /// Puts a part of a frame, in the next free page.
   ///
   /// - Parameter checksum: what is written over the frame's bytes, if that is in this part.
-  private mutating func put(
+  @inline(__always) private mutating func put(
     _ bytes: Span<UInt8>, _ entry: Entry, size: Int, flags: UInt16, _ checksum: (offset: Int, value: UInt16)?
   ) {
     let id = freePages.removeLast()
@@ -185,7 +185,7 @@ struct NetFrontTransmit: ~Copyable {
     } catch { throw .protocolViolation("\(error)") }
     entries[slot].isInFlight = false
     let first = entries[slot].first
-    if response.id != first { freePages.append(response.id) }
+    if response.id != first { free(response.id) }
     // A frame is lost with any of its parts.
     if result != .sent { entries[Int(first)].result = result }
     guard entries[Int(first)].unansweredCount == 1 else {
@@ -195,7 +195,7 @@ struct NetFrontTransmit: ~Copyable {
     let entry = entries[Int(first)]
     if entry.byteCount == 0, let change = multicastChanges.removeValue(forKey: first) {
       multicastResults.append((change, entry.result))
-      freePages.append(first)
+      free(first)
       return
     }
     switch entry.result {
@@ -204,8 +204,13 @@ struct NetFrontTransmit: ~Copyable {
     case .dropped: counts.drops &+= 1
     case .extraInfo: preconditionFailure("no answer to a slot with an entry")
     }
-    freePages.append(first)
+    free(first)
     inFlightCount -= 1
+  }
+
+  private mutating func free(_ page: UInt16) {
+    freePages.append(page)
+    pages[page].bytes.expectWrite()
   }
 }
 

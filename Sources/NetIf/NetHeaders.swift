@@ -173,7 +173,7 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
   }
 
   /// Both addresses, the protocol, and the length, which has 16 bits as all of the packet.
-  private func pseudoHeader(of frame: Span<UInt8>, byteCount: Int) -> InternetChecksum {
+  @inline(__always) private func pseudoHeader(of frame: Span<UInt8>, byteCount: Int) -> InternetChecksum {
     var checksum = InternetChecksum()
     if network == .ipv4 {
       // Two words: the loop for more would take longer than they do.

@@ -7,9 +7,10 @@ public struct NetTxFragment: BitwiseCopyable, Hashable, Sendable {
   public let reference: GrantReference
   /// Bytes from the start of the granted page, and how many: within the page. A further fragment may have none.
   public let offset: UInt16
-  public fileprivate(set) var byteCount: UInt16
   /// For the response.
   public let id: UInt16
+  // Not beside the offset, with which it would be read as one while it has just been written by itself: such a read waits.
+  public fileprivate(set) var byteCount: UInt16
 
   fileprivate init(_ raw: NetIfTxRequest) {
     reference = GrantReference(rawValue: raw.gref)

@@ -191,8 +191,8 @@ struct GrantSpace: ~Copyable {
     guard Int(domain.rawValue) < tables.count, let count = tables[Int(domain.rawValue)]?.grants.count else {
       return (.badDomain, nothing)
     }
-    guard place / 512 <= (count - 1) / 512 else { return (.badReference, nothing) }
-    guard place < count, let grant = tables[Int(domain.rawValue)]?.grants[place], grant.run >= 0,
+    guard place < count else { return (place / 512 <= (count - 1) / 512 ? .generalError : .badReference, nothing) }
+    guard let grant = tables[Int(domain.rawValue)]?.grants[place], grant.run >= 0,
       grant.isWritable || !writable, let run = runs[Int(grant.run)], run.grantee == grantee
     else { return (.generalError, nothing) }
     return (.okay, Page(run: Int(grant.run), number: place - Int(run.references.lowerBound)))

@@ -1,3 +1,5 @@
+import CSharedMemory
+
 /// A slice of memory that the other end may be changing right now.
 ///
 /// Its bytes can be copied in or out, or handed to a system call by address; they can never be looked at in place, so
@@ -48,6 +50,10 @@
     precondition(source.count <= count, "source too long")
     unsafe baseAddress.copyMemory(from: source.baseAddress, byteCount: source.count)
   }
+
+  /// Has the first bytes brought near, to be written soon, since the other end has read them meanwhile. A hint, which does not
+  /// wait: a frame is written while the pages of the next ones are on their way.
+  @inlinable public func expectWrite() { unsafe shared_memory_expect_write(baseAddress) }
 
   /// Sets every byte to zero.
   public func zero() { unsafe baseAddress.initializeMemory(as: UInt8.self, repeating: 0, count: count) }

@@ -1,4 +1,4 @@
-// The one thing about shared memory that Swift cannot say by itself.
+// What Swift cannot say by itself about shared memory.
 #ifndef C_SHARED_MEMORY_H
 #define C_SHARED_MEMORY_H
 
@@ -10,5 +10,16 @@ static inline void shared_memory_compiler_barrier(void) { __asm__ volatile("" ::
 /// The same for a copy in memory at `copy`, which the compiler must take for read and changed here: it cannot leave the
 /// copy out and read the original. Emits no instruction.
 static inline void shared_memory_copied(void *copy) { __asm__ volatile("" : : "r"(copy) : "memory"); }
+
+/// Has the cache line at `address` brought here to be written, and does not wait for it. A hint: it changes nothing, and reads
+/// nothing that the program sees.
+static inline void shared_memory_expect_write(const void *address) {
+#ifdef __x86_64__
+  // The compiler's own would bring the line only to be read, unless it were told of a newer processor.
+  __asm__ volatile("prefetchw (%0)" : : "r"(address));
+#else
+  __builtin_prefetch(address, 1);
+#endif
+}
 
 #endif
