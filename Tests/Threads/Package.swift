@@ -9,7 +9,7 @@ let package = Package(
   targets: [
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
     .target(name: "CLinux", path: "Sources/Shims/CLinux"),
-    .target(name: "XenPlatform", dependencies: ["CLinux"], swiftSettings: strict),
+    .target(name: "XenPlatform", dependencies: ["CLinux", "CSharedMemory"], swiftSettings: strict),
     .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
     .executableTarget(name: "ring-threads", dependencies: ["XenPlatform", "XenRing"], swiftSettings: strict),
   ]
