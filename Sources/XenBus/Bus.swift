@@ -334,7 +334,7 @@ public final class Bus {
         )
       }
       // Half written: the rest gives another event.
-      guard state != nil else {
+      guard let state else {
         if refused.removeValue(forKey: path) != nil { own.removeError(home: home) }
         return
       }
@@ -347,7 +347,8 @@ public final class Bus {
       let id = try own.number(domain, of: root.drivers.otherDomainKey, as: UInt16.self)
       let device = XenbusDevice(
         type: root.drivers.type, own: own, other: StoreDirectory(otherPath, in: store),
-        otherDomain: DomainID(rawValue: id), platform: platform, queueHost: queueHost, signal: signal, log: log)
+        otherDomain: DomainID(rawValue: id), platform: platform, queueHost: queueHost, signal: signal, log: log,
+        state: XenbusState(key: state))
       let session: any DeviceSession =
         switch root.drivers {
         case .front(let driver): try FrontendSession(device, driver, resumed: suspended[path]?.frontend)

@@ -16,7 +16,7 @@ final class FrontendSession: DeviceSession {
     self.driver = driver
     frontend = resumed
     isResumed = resumed != nil
-    handshake = FrontendHandshake(own: try device.ownState(), publishedState: driver.publishedState)
+    handshake = FrontendHandshake(own: device.knownState, publishedState: driver.publishedState)
   }
 
   var isConnected: Bool { handshake.phase == .connected }

@@ -20,13 +20,14 @@ public final class XenbusDevice {
   private(set) var life = 0
   /// The other end's keys that the bus watches.
   var watchedKeys: [String] = []
-  /// What our own key says, unless somebody else wrote it; nil before we have.
-  private var writtenState: XenbusState?
+  /// What our own key said when the device was found, or what we have written into it since.
+  private(set) var knownState: XenbusState
 
   init(
     type: String, own: StoreDirectory, other: StoreDirectory, otherDomain: DomainID, platform: any Platform,
-    queueHost: any QueueHost, signal: BusSignal, log: Logger
+    queueHost: any QueueHost, signal: BusSignal, log: Logger, state: XenbusState
   ) {
+    knownState = state
     self.type = type
     self.own = own
     self.other = other
@@ -113,7 +114,7 @@ public final class XenbusDevice {
   /// For a driver that has the other end look at its keys again while both are connected.
   package func switchState(to state: XenbusState, _ entries: [StoreEntry] = []) throws(DeviceError) -> Bool {
     let written = try own.write(entries + [StoreEntry("state", state.rawValue)], ifState: isOurs)
-    if written { writtenState = state }
+    if written { knownState = state }
     return written
   }
 
@@ -123,8 +124,8 @@ public final class XenbusDevice {
 
   private func isOurs(_ state: String?) -> Bool {
     guard let state else { return false }
-    // Who makes a device begins with this; an end that has written anything else does not come back to it.
-    return XenbusState(key: state) != .initialising || writtenState == nil || writtenState == .initialising
+    // Who makes a device begins with this; what has been anything else does not come back to it, unless by our own hand.
+    return XenbusState(key: state) != .initialising || knownState == .initialising
   }
 
   /// Whether there is a device in its place that names another one as its other end.

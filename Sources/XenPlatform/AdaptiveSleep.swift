@@ -44,7 +44,7 @@ public struct AdaptiveSleep: Sendable {
         let looked = now
         sched_yield()
         now = Uptime.now.nanoseconds
-        if isCrowded(afterYielding: now &- looked) { return Wakeup.wait(for: &descriptors, timeout: timeout) }
+        if gaveWay(forNanoseconds: now &- looked) { return Wakeup.wait(for: &descriptors, timeout: timeout) }
       } while now &- start < nanoseconds
     }
     let isReadable = Wakeup.wait(for: &descriptors, timeout: timeout)
@@ -61,9 +61,10 @@ public struct AdaptiveSleep: Sendable {
     }
   }
 
-  /// - Parameter yielded: nanoseconds between two looks.
-  /// - Returns: whether somebody else wanted the processor. It is not looked for a long while then.
-  package mutating func isCrowded(afterYielding yielded: UInt64) -> Bool {
+  /// Notes how long a yield took.
+  ///
+  /// - Returns: whether somebody else had the processor for long. It is not looked for a long while then.
+  package mutating func gaveWay(forNanoseconds yielded: UInt64) -> Bool {
     guard yielded >= Self.crowdedYield else { return false }
     nanoseconds = 0
     unmeasuredCount = -Self.sleepsWhenCrowded

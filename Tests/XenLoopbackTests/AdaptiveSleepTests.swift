@@ -73,10 +73,10 @@ import XenPlatform
     var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
     var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
     for _ in 0..<100 { sleep.adapt(to: 0) }
-    var isCrowded = sleep.isCrowded(afterYielding: 999_999)
+    var isCrowded = sleep.gaveWay(forNanoseconds: 999_999)
     #expect(!isCrowded)
     #expect(sleep.nanoseconds == 1_000_000_000)
-    isCrowded = sleep.isCrowded(afterYielding: 1_000_000)
+    isCrowded = sleep.gaveWay(forNanoseconds: 1_000_000)
     #expect(isCrowded)
     // All of them are short, and yet not one is looked for.
     for _ in 0..<10_000 {

@@ -43,6 +43,7 @@ func streamFront<Shape: BenchmarkedProtocol>(_ shape: Shape.Type, _ end: inout r
     while let response = front.next() {
       let id = Shape.id(of: response)
       guard unsafe Shape.id(of: shadows[Int(truncatingIfNeeded: id % UInt64(shadowCount))]) == id else {
+        // The back end is ours, below: a fault of the benchmark's.
         fatalError("unknown id")
       }
       sum &+= id
