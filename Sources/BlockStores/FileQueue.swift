@@ -17,11 +17,12 @@ final class FileQueue: BlockStore, @unchecked Sendable {
     return nil
   }
 
-  init(_ image: ImageFile, mergesRequests: Bool) throws(ResourceError) {
-    let ring = try FileRing(file: image.descriptor, capacity: FileQueueWork.capacity)
+  init(_ image: ImageFile, options: FileStoreOptions) throws(ResourceError) {
+    let ring = try FileRing(
+      file: image.descriptor, capacity: FileQueueWork.capacity, stopsHalfWay: options.stopsHalfWay)
     completionDescriptor = ring.descriptor
     self.image = image
-    work = FileQueueWork(image, ring, mergesRequests: mergesRequests)
+    work = FileQueueWork(image, ring, mergesRequests: options.mergesRequests)
   }
 
   var geometry: BlockGeometry { image.geometry }

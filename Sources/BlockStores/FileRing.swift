@@ -6,6 +6,7 @@ import XenPlatform
 /// An io_uring on one file: what is put into it is begun by the next `submit()`, with one system call.
 @safe struct FileRing: ~Copyable {
   private let ring: OpaquePointer
+  private let stopsHalfWay: Bool
   /// How many operations have been put, ever.
   private(set) var operationCount: UInt64 = 0
 
@@ -20,8 +21,9 @@ import XenPlatform
   /// - Parameters:
   ///   - file: kept open by the ring as well; none where it is negative.
   ///   - capacity: how many can be put before they are begun.
+  ///   - stopsHalfWay: as in ``FileStoreOptions``.
   /// - Throws: the reason for which there is no ring.
-  init(file: CInt, capacity: UInt32) throws(ResourceError) {
+  init(file: CInt, capacity: UInt32, stopsHalfWay: Bool = false) throws(ResourceError) {
     var opened: OpaquePointer?
     let result = unsafe io_uring_file_open(&opened, file, capacity)
     guard result == 0, let opened = unsafe opened else {
@@ -31,6 +33,7 @@ import XenPlatform
           : "io_uring: \(Errno(rawValue: -result))")
     }
     unsafe ring = opened
+    self.stopsHalfWay = stopsHalfWay
   }
 
   deinit { unsafe io_uring_file_close(ring) }
@@ -44,7 +47,7 @@ import XenPlatform
 
   /// Reads or writes one slice of memory.
   mutating func put(_ bytes: SharedBytes, writing: Bool, at offset: UInt64, number: Int) {
-    let count = UInt32(bytes.count)
+    let count = UInt32(stopsHalfWay ? FileStoreOptions.halfWay(bytes.count) : bytes.count)
     while unsafe io_uring_file_move(ring, writing ? 1 : 0, bytes.baseAddress, count, offset, UInt64(number)) == 0 {
       submit()
     }
@@ -55,7 +58,8 @@ import XenPlatform
   @unsafe mutating func put(
     _ vectors: UnsafeMutablePointer<iovec>, count: Int, writing: Bool, at offset: UInt64, number: Int
   ) {
-    while unsafe io_uring_file_movev(ring, writing ? 1 : 0, vectors, UInt32(count), offset, UInt64(number)) == 0 {
+    let count = UInt32(stopsHalfWay ? max(1, count / 2) : count)
+    while unsafe io_uring_file_movev(ring, writing ? 1 : 0, vectors, count, offset, UInt64(number)) == 0 {
       submit()
     }
     operationCount &+= 1

@@ -49,7 +49,7 @@ public final class FileStore: BlockStore {
   public func makeQueue() throws(ResourceError) -> any BlockStore { usesIOUring ? try makeRing() : self }
 
   func makeRing() throws(ResourceError) -> FileQueue {
-    try FileQueue(image, mergesRequests: options.mergesRequests)
+    try FileQueue(image, options: options)
   }
 
   /// Does each request at once.
@@ -111,16 +111,18 @@ public final class FileStore: BlockStore {
       let moved: Int
       // Safe, both: the bytes are the request's until it is completed.
       if done == 0, payload.isVectored {
+        let count = CInt(options.stopsHalfWay ? payload.count / 2 : payload.count)
         moved =
           unsafe request.kind == .read
-          ? preadv(image.descriptor, payload.vectors, CInt(payload.count), offset)
-          : pwritev(image.descriptor, payload.vectors, CInt(payload.count), offset)
+          ? preadv(image.descriptor, payload.vectors, count, offset)
+          : pwritev(image.descriptor, payload.vectors, count, offset)
       } else {
         let rest = payload.piece(after: done)
+        let count = options.stopsHalfWay ? FileStoreOptions.halfWay(rest.count) : rest.count
         moved =
           unsafe request.kind == .read
-          ? pread(image.descriptor, rest.baseAddress, rest.count, offset)
-          : pwrite(image.descriptor, rest.baseAddress, rest.count, offset)
+          ? pread(image.descriptor, rest.baseAddress, count, offset)
+          : pwrite(image.descriptor, rest.baseAddress, count, offset)
       }
       if moved < 0, errno == EINTR { continue }
       guard moved >= 0 else { throw .system(Errno(rawValue: errno)) }

@@ -20,8 +20,14 @@ public struct FileStoreOptions: Hashable, Sendable {
   /// How long to wait for whoever has the file locked, in seconds: the kernel may take a moment to end what a process that was
   /// killed had under way.
   public var lockSeconds = 3.0
+  /// Whether each system call is told to move half of what is left, in blocks of 4096 bytes: the kernel may stop there, and
+  /// hardly ever does it to a test.
+  package var stopsHalfWay = false
 
   public init(direct: Direct = .automatic) { self.direct = direct }
+
+  /// Of so many bytes.
+  static func halfWay(_ byteCount: Int) -> Int { min(byteCount, (byteCount / 2 + 4095) / 4096 * 4096) }
 }
 
 /// Why a file cannot be served as a disk.

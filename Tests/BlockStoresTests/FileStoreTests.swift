@@ -76,6 +76,33 @@ struct FileStoreTests {
     #expect(driver.memory.slice(from: 30_003, count: 8093).copied() == Array(bytes[99...]))
   }
 
+  @Test(arguments: FileWay.allCases) func whatTheKernelStopsHalfWayIsDoneToItsEnd(_ way: FileWay) throws {
+    var options = way.options
+    options.stopsHalfWay = true
+    let content = pattern(1 << 20, seed: 13)
+    let file = try TemporaryFile(content)
+    let driver = try way.driver(FileStore(path: file.path, options: options))
+    // In the middle of the file, in one piece and in seven; the last three are merged where there is a ring.
+    let pieces = (0..<7).map { 65_536 + $0 * 12_288..<65_536 + $0 * 12_288 + 4096 }
+    driver.put(.read, sector: 64, [0..<65_536])
+    driver.put(.read, sector: 512, pieces)
+    let merged = (0..<3).map { 262_144 + $0 * 8192..<266_240 + $0 * 8192 }
+    for (index, piece) in merged.enumerated() { driver.put(.read, sector: UInt64(1024 + 8 * index), [piece]) }
+    #expect(driver.run() && driver.results.values.allSatisfy { $0 })
+    if let queue = driver.queue as? FileQueue { #expect(queue.operationCount > 10) }
+    #expect(driver.memory.slice(from: 0, count: 65_536).copied() == Array(content[32_768..<98_304]))
+    for (index, piece) in (pieces + merged).enumerated() {
+      let offset = (index < 7 ? 262_144 : 495_616) + index * 4096
+      let bytes = driver.memory.slice(from: piece.lowerBound, count: 4096).copied()
+      #expect(bytes == Array(content[offset..<offset + 4096]))
+    }
+    driver.put(.write, sector: 128, pieces)
+    driver.put(.writeBarrier, sector: 1280, [0..<65_536])
+    #expect(driver.run() && driver.results.values.allSatisfy { $0 })
+    #expect(try file.bytes(65_536..<94_208) == Array(content[262_144..<290_816]))
+    #expect(try file.bytes(655_360..<720_896) == Array(content[32_768..<98_304]))
+  }
+
   @Test(arguments: FileWay.allCases) func barrierWritesBetweenFlushes(_ way: FileWay) throws {
     let file = try TemporaryFile(byteCount: 1 << 16)
     let driver = try way.driver(file)
