@@ -1,7 +1,7 @@
 # needs: systemd
 # limit: 600
-# Our block back end under systemd, from the unit file as it goes to a machine, with Linux's own front end: it serves the disk in the
-# sandbox that the file asks for, and is stopped, started, killed and reloaded by systemd while the disk stays connected.
+# Our block back end under systemd, from the unit file as it goes to a machine, with Linux's own front end: it serves the disk in
+# the sandbox that the file asks for, and is reloaded, stopped, started and killed while the disk stays connected.
 . /payload/functions
 
 images=/var/lib/xen/images units=/etc/systemd/system
@@ -12,7 +12,7 @@ front=/local/domain/0/device/vbd/51712
 # boot   systemd as the first process of a PID namespace; $systemd is its number outside. It has our unit and the targets that each
 # service needs; xenstored is not its own, as in Debian.
 boot() {
-  mkdir -p $units/xen-blkback.service.d $images /usr/local/sbin /var/tmp
+  mkdir -p $units/xen-blkback.service.d /usr/local/sbin /var/tmp
   cp /payload/bin/xen-blkback /usr/local/sbin/
   cp /payload/xen-blkback.service $units/
   for target in sysinit basic shutdown multi-user; do
@@ -41,8 +41,8 @@ status() { is "the daemon's $1" "$(sed -n "s/^$1:[[:space:]]*//p" /proc/$daemon/
 
 # within COMMAND...   with the daemon's mounts, network and devices, but with all of root's capabilities
 within() {
-  sh -c 'echo $$ > /sys/fs/cgroup/system.slice/xen-blkback.service/cgroup.procs && daemon=$0 && exec nsenter -m -n -t $daemon "$@"' \
-    $daemon "$@" 2>&1
+  sh -c 'echo $$ > /sys/fs/cgroup/system.slice/xen-blkback.service/cgroup.procs && exec nsenter -m -n -t "$@"' \
+    within $daemon "$@" 2>&1
 }
 
 # refuses REASON COMMAND...   within
@@ -53,6 +53,12 @@ refuses() {
   grep -q "$reason" refusal || { cat refusal; fail "$* fails for another reason than $reason"; }
 }
 
+modprobe -a loop ext4
+truncate -s 64M file-system
+losetup /dev/loop0 file-system
+mkfs.ext4 -q /dev/loop0
+mkdir -p $images
+mount -t ext4 /dev/loop0 $images
 modprobe xen-blkfront
 boot
 truncate -s 16M $image
@@ -60,6 +66,7 @@ printf '%s\n' 'front virtual-device 51712' 'front device-type disk' "back params
 make_device $front $back 0 keys
 wait_for_state $front 4 || { cat log; control status xen-blkback; exit 1; }
 wait_for "xvda is there" test -b /dev/xvda
+grep -q 'with io_uring, past the page cache' log || { cat log; fail "the image is read and written another way"; }
 read_and_write
 
 # The sandbox.
@@ -70,7 +77,8 @@ status CapBnd 0000000000000000
 status NoNewPrivs 1
 status Seccomp 2
 for namespace in mnt net; do
-  [ "$(readlink /proc/$daemon/ns/$namespace)" != "$(readlink /proc/$systemd/ns/$namespace)" ] || fail "the daemon has systemd's $namespace"
+  [ "$(readlink /proc/$daemon/ns/$namespace)" != "$(readlink /proc/$systemd/ns/$namespace)" ] ||
+    fail "the daemon has systemd's namespace $namespace"
 done
 refuses 'Read-only file system' touch /etc/file
 refuses 'Read-only file system' touch /run/file
@@ -128,5 +136,8 @@ is "the daemon's result" "$(control show -P Result xen-blkback)" success
 cat log
 xenstore-rm $back
 xenstore-rm $front
-rm $image
 wait_for "xvda has gone" test ! -e /sys/block/xvda
+kill -9 $systemd
+trap - EXIT
+umount $images
+losetup -d /dev/loop0
