@@ -36,6 +36,8 @@ public struct FrontendHandshake: Hashable, Sendable {
   private var isStale: Bool
   /// After Closed, begin again although the backend went no further than Closed: it was us who closed.
   private var restarts: Bool
+  /// After a backend that closes in place of connecting, begin again, once: it may have acted on what our key said before.
+  private var triesAgain = true
   /// We failed on the offer that the backend still shows: only another one is worth trying.
   private var refusesOffer = false
   /// We have taken leave of the device.
@@ -83,15 +85,15 @@ public struct FrontendHandshake: Hashable, Sendable {
       // It believes in an earlier life of ours: end that first, since not every backend notices our Initialising.
       case .connected, .reconfiguring, .reconfigured: return close()
       // It failed before it could offer, and takes up only a frontend that has closed.
-      case .closing: return stop(restarts: false)
+      case .closing: return stopOnce()
       case .unknown, .initialising, .initialised, .closed: return .none
       }
     case .published:
       switch backend {
       case .connected, .reconfiguring, .reconfigured:
-        phase = .connected
+        (phase, triesAgain) = (.connected, true)
         return .connect
-      case .closing, .closed, .unknown: return stop(restarts: false)
+      case .closing, .closed, .unknown: return stopOnce()
       case .initialising, .initWait, .initialised: return .none
       }
     case .connected:
@@ -99,14 +101,17 @@ public struct FrontendHandshake: Hashable, Sendable {
       case .connected, .reconfiguring, .reconfigured: return .none
       // A backend that is not connected any more has forgotten our rings, whichever way it went. One that has begun anew may
       // answer our Closed with its own, as Linux's does, and then waits for us.
-      case .initialising, .initWait, .initialised: return stop(restarts: true)
+      case .initialising: return stop(restarts: true)
+      // It may yet take up the rings that our keys name, as Linux's does when it is bound again.
+      case .initWait, .initialised: return close()
       case .closing, .closed, .unknown: return stop(restarts: false)
       }
     case .closing:
       switch backend {
-      // It may still hold our pages.
-      case .connected, .initialised, .reconfiguring, .reconfigured: return .none
-      case .unknown, .initialising, .initWait, .closing, .closed: return stop(restarts: restarts)
+      // It may still hold our pages, or be about to map them: what it does after its offer is for a state of ours from before.
+      case .connected, .reconfiguring, .reconfigured: return .none
+      case .initWait where holdsPages, .initialised where holdsPages: return .none
+      case .unknown, .initialising, .initWait, .initialised, .closing, .closed: return stop(restarts: restarts)
       }
     case .closed:
       if holdsPages, backend.hasLetGo {
@@ -138,6 +143,11 @@ public struct FrontendHandshake: Hashable, Sendable {
   private mutating func close() -> Action {
     (phase, restarts) = (.closing, true)
     return .write(.closing)
+  }
+
+  private mutating func stopOnce() -> Action {
+    defer { triesAgain = false }
+    return stop(restarts: triesAgain)
   }
 
   private mutating func stop(restarts: Bool) -> Action {

@@ -23,13 +23,17 @@ struct HandshakeInterleavingTests {
     }
   }
 
-  /// X8: Linux's backend, bound anew, answers a frontend's Closed with its own and waits for Initialising.
-  @Test(arguments: [XenbusState.initialised, .connected])
-  func backendThatBeganAnewAndThenClosesIsFollowed(publishedState: XenbusState) {
+  /// X8: Linux's backend, bound anew, maps the rings that it finds, answers a frontend's Closed with its own, and waits for
+  /// Initialising.
+  @Test(arguments: [XenbusState.initialised, .connected], [[XenbusState.initWait], [.initWait, .connected]])
+  func backendThatIsBoundAnewIsFollowed(publishedState: XenbusState, comesBackThrough: [XenbusState]) {
     var front = FrontendHandshake(own: .initialising, publishedState: publishedState)
     #expect(front.observe(backend: .initWait) == .publish(publishedState))
     #expect(front.observe(backend: .connected) == .connect)
-    #expect(front.observe(backend: .initWait) == .stop)
+    #expect(front.observe(backend: .initWait) == .write(.closing))
+    for state in comesBackThrough { #expect(front.observe(backend: state) == .none) }
+    #expect(front.observe(backend: .closing) == .stop)
+    #expect(front.observe(backend: .closing) == .none)
     #expect(front.observe(backend: .closed) == .release)
     #expect(front.observe(backend: .closed) == .write(.initialising))
     #expect(front.observe(backend: .initWait) == .publish(publishedState))

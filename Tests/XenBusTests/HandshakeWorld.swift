@@ -10,6 +10,8 @@ struct HandshakeWorld: Hashable {
   var back: BackendHandshake?
   var frontKey: XenbusState
   var backKey: XenbusState
+  /// What the backend has read of the frontend's key, and not yet acted upon.
+  var backSees: XenbusState?
   var ringsShared = 0
   /// Negative: such as a backend has served before, whose place in them nobody knows any more.
   var ringsServed: Int?
@@ -20,7 +22,7 @@ struct HandshakeWorld: Hashable {
   var isOnline = true
   /// Whether the hotplug script has finished.
   var isPlugged = true
-  /// The frontend took pages back that the backend was using: never, whatever happens.
+  /// The frontend took pages back that the backend was using, or about to map: never, whatever happens.
   var releasedWhileServed = false
   var faultsLeft: Int
   let publishedState: XenbusState
@@ -42,7 +44,9 @@ struct HandshakeWorld: Hashable {
       frontKey = state
     case .connect: frontKey = .connected
     case .stop: frontKey = .closed
-    case .release: releasedWhileServed = releasedWhileServed || ringsServed != nil
+    case .release:
+      let isAboutToMap = back?.phase == .initWait && (backSees == .initialised || backSees == .connected)
+      releasedWhileServed = releasedWhileServed || ringsServed != nil || isAboutToMap
     case .write(let state): frontKey = state
     }
     return true
@@ -50,10 +54,12 @@ struct HandshakeWorld: Hashable {
 
   mutating func backTurn() -> Bool {
     guard var back else { return false }
-    let action = back.observe(frontend: frontKey, isOnline: isOnline, isPlugged: isPlugged)
-    self.back = back
+    let wasOld = backSees != nil
+    let action = back.observe(frontend: backSees ?? frontKey, isOnline: isOnline, isPlugged: isPlugged)
+    (self.back, backSees) = (back, nil)
     switch action {
-    case .none: return false
+    // It looks again.
+    case .none: return wasOld
     case .offer where failing.contains(.offer): failBack()
     case .connect where failing.contains(.backConnect): failBack()
     case .offer: (backKey, detachedRings) = (.initWait, nil)
@@ -91,6 +97,11 @@ struct HandshakeWorld: Hashable {
     if world.frontTurn() { worlds.append(world) }
     world = self
     if world.backTurn() { worlds.append(world) }
+    if back != nil, backSees == nil {
+      world = self
+      world.backSees = frontKey
+      worlds.append(world)
+    }
     if faultsLeft > 0 {
       worlds += [frontRestarted, backRestarted]
       if back?.phase == .connected { worlds.append(backDetached) }
@@ -110,7 +121,7 @@ struct HandshakeWorld: Hashable {
   var backRestarted: HandshakeWorld {
     var world = self
     world.faultsLeft -= 1
-    world.ringsServed = nil
+    (world.ringsServed, world.backSees) = (nil, nil)
     world.back = BackendHandshake(own: backKey, isDetached: detachedRings != nil)
     return world
   }
