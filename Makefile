@@ -16,7 +16,7 @@ help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
 	@echo "make test        lint, every test, the examples, the cost of the hot paths, and five cases of xen-test"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
-	@echo "make bench-all   every table by the clock beside its peer, and which goals were reached: ten minutes on a machine at rest"
+	@echo "make bench-all   every table by the clock beside its peer, and which goals were reached: some twenty minutes"
 	@echo "make model       check the models of the rings' notification protocol: every interleaving"
 	@echo "make genmc       the same under C11's memory orders; builds the checker first"
 	@echo "make sanitize    the rings' two ends in two threads under Thread Sanitizer"

@@ -44,11 +44,13 @@ let package = Package(
         "Measuring",
         .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "BlkFront", package: "swift-xen"),
+        .product(name: "BlockStores", package: "swift-xen"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: [.strictMemorySafety(), .treatAllWarnings(as: .error)]),
     .executableTarget(

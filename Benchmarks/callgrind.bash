@@ -9,7 +9,7 @@ export SWIFT_DETERMINISTIC_HASHING=1
 # Builds the product and makes it countable.
 prepare() {  # PRODUCT
   command -v valgrind >/dev/null || { echo "valgrind is not installed: run make deps" >&2; exit 1; }
-  swift build --configuration release --product "$1"
+  swift build --configuration release --product "$1" >&2
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   program=$work/$1

@@ -30,6 +30,9 @@ public struct BlkFrontOptions: Hashable, Sendable {
   /// What is in flight when the backend goes away is put again when it is back. Otherwise it completes as
   /// ``BlkFrontCompletion/Result/disconnected``.
   public var requeuesRequests = true
+  /// An event comes when half of what is in flight on a queue is answered, in place of at the first answer. To measure what that saves,
+  /// and what it costs whoever waits.
+  @_spi(Measuring) public var holdsOffEvents = false
 
   public init(layout: BlkProtocol = .native, poolPageCount: Int = 32 * BlkIf.maxSegmentCount) {
     (self.layout, self.poolPageCount) = (layout, poolPageCount)

@@ -26,6 +26,8 @@ struct BlkFrontQueue: ~Copyable {
 
   private var ring: BlkFrontRing
   private let pool: GrantedPages
+  /// Whether an event is asked for when half of what is in flight is answered; else at the next answer.
+  private let holdsOffEvents: Bool
   private var limits = BlkFrontLimits()
   /// The page after each page: those of a request are a chain, and so are the free ones, so that many are as quickly given
   /// back as one. What was given back last is taken first: a backend that keeps pages mapped (`feature-persistent`) most likely
@@ -46,10 +48,11 @@ struct BlkFrontQueue: ~Copyable {
   private var descriptors: [BlkIfSegment] = []
 
   /// - Parameter pool: carries at least one direct request of the largest size.
-  init(ring: consuming BlkFrontRing, pool: consuming GrantedPages) {
+  init(ring: consuming BlkFrontRing, pool: consuming GrantedPages, holdsOffEvents: Bool) {
     precondition(pool.references.count >= BlkIf.maxSegmentCount, "a pool carries a request")
     let count = ring.entryCount
     self.ring = ring
+    self.holdsOffEvents = holdsOffEvents
     freePageCount = pool.references.count
     pageAfter = (0..<freePageCount).map { UInt16(truncatingIfNeeded: $0 + 1) }
     self.pool = pool
@@ -217,7 +220,9 @@ struct BlkFrontQueue: ~Copyable {
   }
 
   private mutating func hasResponses() throws(DeviceError) -> Bool {
-    do throws(RingViolation) { return try ring.finalCheck() } catch { throw .protocolViolation("\(error)") }
+    do throws(RingViolation) {
+      return holdsOffEvents ? try ring.finalCheckHoldingOff() : try ring.finalCheck()
+    } catch { throw .protocolViolation("\(error)") }
   }
 
   private mutating func take(_ response: BlkIfResponse) throws(DeviceError) {

@@ -33,7 +33,7 @@ struct BlkFrontRings: ~Copyable {
     // One queue of any size first: what is shared decides what size all have.
     while queues.count == 0 {
       do throws(DeviceError) {
-        let first = try Self.share(device, options.layout, ringPageCount, poolPageCount)
+        let first = try Self.share(device, options, ringPageCount, poolPageCount)
         references.append(first.references)
         queues.append(first.queue)
       } catch {
@@ -48,7 +48,7 @@ struct BlkFrontRings: ~Copyable {
     var queueShortage = ""
     while queues.count < wanted, queueShortage.isEmpty {
       do throws(DeviceError) {
-        let next = try Self.share(device, options.layout, ringPageCount, poolPageCount)
+        let next = try Self.share(device, options, ringPageCount, poolPageCount)
         references.append(next.references)
         queues.append(next.queue)
       } catch {
@@ -65,13 +65,15 @@ struct BlkFrontRings: ~Copyable {
   }
 
   private static func share(
-    _ device: XenbusDevice, _ layout: BlkProtocol, _ ringPageCount: Int, _ poolPageCount: Int
+    _ device: XenbusDevice, _ options: BlkFrontOptions, _ ringPageCount: Int, _ poolPageCount: Int
   ) throws(DeviceError) -> Shared {
     let ringPages = try device.share(pageCount: ringPageCount)
     let references = ringPages.references
-    let ring = BlkFrontRing(initialising: ringPages.takeRegion(), as: layout)
+    let ring = BlkFrontRing(initialising: ringPages.takeRegion(), as: options.layout)
     return Shared(
-      references: references, queue: BlkFrontQueue(ring: ring, pool: try device.share(pageCount: poolPageCount)))
+      references: references,
+      queue: BlkFrontQueue(
+        ring: ring, pool: try device.share(pageCount: poolPageCount), holdsOffEvents: options.holdsOffEvents))
   }
 
   // MARK: Keys

@@ -43,6 +43,8 @@
   /// What former connections have counted, by queue.
   private var counted: [NetStatistics] = [NetStatistics()]
   var device: XenbusDevice?
+  /// Whether the backend's answers to what was sent are waited for in halves; set before the card connects. To measure what that saves.
+  @_spi(Measuring) public var holdsOffTxEvents = true
   /// When to ask again for pages that could not be had; nil when none are missing.
   private var refillsAt: Uptime?
   /// How long to wait before that.
@@ -247,6 +249,7 @@
       try NetFrontRings.staleEntries(device.own) + rings.entries + features.entries + requests(of: offered)
     let queues = rings.makeQueues(
       maxFrameByteCount: maxFrameByteCount, offloads: features.agreedOffloads(with: offered))
+    if !holdsOffTxEvents { queues.takeEachTxEvent() }
     queues.postReceivePages()
     idleQueues = queues
     return entries

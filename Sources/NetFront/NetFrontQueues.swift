@@ -102,6 +102,9 @@ final class NetFrontQueues {
     transmits[0].nextMulticastResult()
   }
 
+  /// From now on events come at the next response to what was sent.
+  func takeEachTxEvent() { for index in 0..<count { transmits[index].holdsOffEvents = false } }
+
   /// From now on there may be room before frames that arrive.
   func takeHeadroom() { for index in 0..<count { receives[index].takeHeadroom() } }
 

@@ -23,6 +23,8 @@ struct NetFrontTransmit: ~Copyable {
 
   private var ring: FrontRing<NetIfTxRequest, NetIfTxResponse>
   private let pages: NetFrontPages
+  /// Whether an event is asked for after half of the responses that can come; else at the next one.
+  var holdsOffEvents = true
   /// Nothing of a frame is to be in a page of another (`trusted`).
   private let isUntrusted: Bool
   private var entries: PlainArray<Entry>
@@ -165,7 +167,7 @@ struct NetFrontTransmit: ~Copyable {
   private mutating func hasResponses() throws(DeviceError) -> Bool {
     do throws(RingViolation) {
       if try ring.available() > 0 { return true }
-      if try ring.wake(after: ring.pushedCount / 2 + 1) { return true }
+      if try ring.wake(after: holdsOffEvents ? ring.pushedCount / 2 + 1 : 1) { return true }
       // Fewer than asked for may have come meanwhile; they are taken now.
       return try ring.available() > 0
     } catch { throw .protocolViolation("\(NetRingViolation(.tx, error))") }

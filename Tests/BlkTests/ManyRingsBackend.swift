@@ -64,9 +64,12 @@ final class ManyRingsBackend: BackendDriver, Backend {
     return all
   }
 
-  func answer(queue number: Int = 0, _ response: BlkIfResponse) {
+  /// - Returns: whether the frontend had asked to be woken for it.
+  @discardableResult func answer(queue number: Int = 0, _ response: BlkIfResponse) -> Bool {
     queues[number].ring.put(response)
-    if queues[number].ring.pushAndCheckNotify() { queues[number].channel.notify() }
+    let notifies = queues[number].ring.pushAndCheckNotify()
+    if notifies { queues[number].channel.notify() }
+    return notifies
   }
 
   /// Writes the response producer behind the ring's back, and wakes the frontend.

@@ -23,7 +23,7 @@ func block(
   let places = store.geometry.sectorCount / sectorsEach
   return { count in
     var succeeded = 0
-    var next = 0
+    var (next, inFlight) = (0, 0)
     while next < count {
       for _ in 0..<min(batch, count - next) {
         let sector = UInt64(next) % places * sectorsEach
@@ -36,10 +36,14 @@ func block(
           try disk.read(sector: sector, byteCount: byteCount, tag: UInt64(next))
         }
         next += 1
+        inFlight += 1
       }
       disk.push()
-      while queue.poll(now: Uptime(nanoseconds: 0), budget: 64) == .more {}
-      disk.poll { if $0.result == .succeeded { succeeded += 1 } }
+      // At once, unless the store is a file.
+      repeat {
+        while queue.poll(now: Uptime(nanoseconds: 0), budget: 64) == .more {}
+        inFlight -= disk.poll { if $0.result == .succeeded { succeeded += 1 } }
+      } while inFlight > 0
     }
     withExtendedLifetime(domains) {}
     return succeeded

@@ -18,7 +18,8 @@ func grantCopy(batch: Int) throws -> (Int) throws -> Int {
       grants.copy(&span)
       for index in copies.indices where copies[index].status == .okay { done += 1 }
     }
-    withExtendedLifetime((domains, shared)) {}
+    // The copies have no more than its address.
+    withExtendedLifetime((domains, shared, local)) {}
     return done
   }
 }
@@ -37,7 +38,7 @@ func grantMap(batch: Int) throws -> (Int) throws -> Int {
       local.bytes.copy(from: region.bytes)
       done += batch
     }
-    withExtendedLifetime((domains, shared)) {}
+    withExtendedLifetime((domains, shared, local)) {}
     return done
   }
 }

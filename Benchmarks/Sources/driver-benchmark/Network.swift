@@ -55,13 +55,13 @@ private final class UnfinishedEchoEnd: NetworkEnd {
   }
 }
 
-/// From 10.9.0.1 to 10.9.0.2, without a checksum.
-private func tcpFrame(byteCount: Int) -> [UInt8] {
+/// From this port of 10.9.0.1 to 10.9.0.2, without a checksum.
+func tcpFrame(byteCount: Int, port: UInt16 = 40_000) -> [UInt8] {
   let ip = byteCount - 14
   var bytes: [UInt8] = [
     0, 0x16, 0x3E, 0, 0, 2, 0, 0x16, 0x3E, 0, 0, 1, 8, 0, 0x45, 0, UInt8(ip >> 8), UInt8(ip & 0xFF),
   ]
-  bytes += [0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 0x9C, 0x40, 0, 80]
+  bytes += [0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, UInt8(port >> 8), UInt8(port & 0xFF), 0, 80]
   bytes += [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xFF, 0xFF, 0, 0, 0, 0]
   return bytes + [UInt8](repeating: 0xA5, count: byteCount - bytes.count)
 }

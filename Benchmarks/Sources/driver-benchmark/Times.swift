@@ -55,7 +55,8 @@ func printTimes(rounds: Int) throws {
           name: "block \(writing ? "write" : "read") \(byteCount / 1024) KiB, file, \(batch) at a time",
           plainName: "\(call) \(byteCount / 1024) KiB", count: 3200,
           work: block(
-            writing: writing, byteCount: byteCount, batch: batch, store: FileStore(path: FilePath(path))),
+            writing: writing, byteCount: byteCount, batch: batch,
+            store: FileStore(path: FilePath(path), options: FileStoreOptions(direct: .off))),
           plain: plainFile(path, writing: writing, byteCount: byteCount, fileByteCount: fileByteCount))
       })
     }

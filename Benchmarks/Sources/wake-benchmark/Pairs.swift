@@ -1,17 +1,23 @@
 import BlkBack
-import BlkFront
+@_spi(Measuring) import BlkFront
+import BlockStores
 import Glibc
 import Logging
 import NetBack
-import NetFront
+@_spi(Measuring) import NetFront
 import Synchronization
+import SystemPackage
 import XenBus
 import XenLoopback
 
 private let log = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
 
-/// Reads of a disk in memory, `depth` of them in flight.
-func diskWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> WakeCounts {
+/// Random reads of a disk, `depth` of them in flight.
+///
+/// - Parameter image: read past the page cache; nil for a disk in memory.
+func diskWakeups(
+  of image: FilePath?, depth: Int, seconds: Double, sleep: AdaptiveSleep, holdsOff: Bool
+) throws -> WakeCounts {
   let loopback = Loopback()
   let (driverDomain, guest) = (loopback.addDomain(), loopback.addDomain())
   guest.sharedPageLimit = 65536
@@ -21,8 +27,12 @@ func diskWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> Wa
   let backend = try BusThread(
     on: driverDomain, queueHost: ThreadPerQueue(sleep: sleep), log: log
   ) { (bus) throws(XenstoreError) in
-    let driver = BlkBackDriver(whenClosed: { _, statistics in counted.add(statistics.ring) }) { _ in
-      MemoryStore(sectorCount: 1024)
+    let driver = BlkBackDriver(whenClosed: { _, statistics in counted.add(statistics.ring) }) {
+      (_) throws(DeviceError) in
+      guard let image else { return MemoryStore(sectorCount: 1024) }
+      do throws(FileStoreError) {
+        return try FileStore(path: image, options: FileStoreOptions(direct: .on))
+      } catch { throw .resource("\(error)") }
     }
     try bus.register(driver)
     return nil
@@ -30,19 +40,30 @@ func diskWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> Wa
   let bus = try Bus(on: guest, log: log)
   var options = BlkFrontOptions(poolPageCount: 128 * 11)
   options.maxRingPageOrder = 2
+  options.holdsOffEvents = holdsOff
   let disk = BlkFrontDevice(options)
   try bus.register(disk, at: device.frontendPath)
   precondition(bus.run(seconds: 10) { disk.isConnected }, "\(bus.report)")
+  let placeCount = (disk.geometry?.sectorCount ?? 0) / 8
   var counts = WakeCounts()
   var (sent, inFlight) = (0, 0)
+  var answered: [UInt64] = []
   counts.seconds = try carry(for: seconds, sleep: sleep) { isOver in
+    let putAt = Uptime.now.nanoseconds
     while !isOver, inFlight < depth {
-      try disk.read(sector: UInt64(sent & 127) * 8, byteCount: 4096, tag: 0)
+      // Multiplied so that neighbours do not lie beside each other.
+      let place = (UInt64(sent) &* 0x9E37_79B9_7F4A_7C15) >> 32 % placeCount
+      try disk.read(sector: place * 8, byteCount: 4096, tag: putAt)
       sent += 1
       inFlight += 1
     }
     disk.push()
-    let completed = disk.poll { precondition($0.result == .succeeded, "a read of memory succeeds") }
+    answered.removeAll(keepingCapacity: true)
+    let completed = disk.poll {
+      precondition($0.result == .succeeded, "a read succeeds")
+      answered.append($0.tag)
+    }
+    counts.note(answered[...])
     inFlight -= completed
     return (completed, inFlight, disk.descriptor)
   }
@@ -58,7 +79,7 @@ func diskWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> Wa
 
 /// Frames to an end that sends each back, `depth` of them on their way. A frame has two requests: the one that it is sent with, and the
 /// one that it comes back in.
-func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> WakeCounts {
+func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep, holdsOff: Bool) throws -> WakeCounts {
   let loopback = Loopback()
   let (driverDomain, guest) = (loopback.addDomain(), loopback.addDomain())
   let device = try Toolstack(on: driverDomain).addVif(
@@ -77,17 +98,22 @@ func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> Wa
   }
   let bus = try Bus(on: guest, log: log)
   let card = NetFrontDevice()
+  card.holdsOffTxEvents = holdsOff
   try bus.register(card, at: device.frontendPath)
   precondition(bus.run(seconds: 10) { card.isConnected }, "\(bus.report)")
   let frame = [UInt8](repeating: 0xA5, count: 1500)
   var counts = WakeCounts()
   var (sent, inFlight) = (0, 0)
+  // They come back in their order.
+  var putAts: [UInt64] = []
   counts.seconds = try carry(for: seconds, sleep: sleep) { isOver in
+    let putAt = Uptime.now.nanoseconds
     while !isOver, inFlight < depth {
       do throws(NetFrontError) { try card.send(frame.span) } catch {
         guard case .busy = error else { throw error }
         break
       }
+      putAts.append(putAt)
       sent += 1
       inFlight += 1
     }
@@ -95,6 +121,8 @@ func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep) throws -> Wa
     var returned = 0
     card.poll { _ in returned += 1 }
     card.push()
+    counts.note(putAts.prefix(returned))
+    putAts.removeFirst(returned)
     inFlight -= returned
     return (returned, inFlight, card.descriptor)
   }
