@@ -86,7 +86,7 @@ import XenPlatform
     var random = SeededGenerator(Seed(12))
     var (put, connections, closed, writes, received) = (0, 0, 0, 0, 0)
     // Most connections end soon, by a response to a frame that is not in flight.
-    let count = Storm.requestCount / 4
+    let count = Storm.requestCount / 2
     while put < count {
       try stage.backend.connect()
       connections += 1
