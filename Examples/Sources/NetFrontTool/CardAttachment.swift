@@ -54,6 +54,7 @@ public final class CardAttachment: Sendable {
   /// - Returns: whether it has.
   public func close(within timeout: Double = 10) -> Bool {
     let deadline = Uptime.now + UInt64(timeout * 1e9)
+    shown.beginEnd()
     thread.end(within: timeout)
     thread.join()
     // Before the time is up it ends only when nothing is held any more.

@@ -14,6 +14,9 @@ final class CardClient: BusThreadClient {
   /// When the card must have connected for the first time; nil when it may take for ever.
   private let deadline: Uptime?
 
+  /// When the card is closed whatever is in flight; nil before its end.
+  private var closesAt: Uptime?
+
   private let path: String
   private let say: (String) -> Void
 
@@ -28,8 +31,11 @@ final class CardClient: BusThreadClient {
     (self.card, self.path, self.end, self.shown, self.deadline, self.say) = (card, path, end, shown, deadline, say)
   }
 
-  /// What is in flight is lost with the card's network anyway.
-  let isIdle = true
+  /// What was sent before the end is answered first, unless that takes a second: behind an interface that is down nothing is.
+  var isIdle: Bool {
+    guard let closesAt else { return !shown.isEnding }
+    return !card.isConnected || card.inFlightCount == 0 || Uptime.now >= closesAt
+  }
 
   func appendDescriptors(to list: inout [CInt]) {
     guard let descriptor = card.descriptor else { return }
@@ -51,9 +57,15 @@ final class CardClient: BusThreadClient {
     if card.hashing != saidHashing { noteHashing() }
     guard card.isConnected else {
       if wasConnected { try noteChange(now) }
+      if shown.isEnding { closesAt = now }
       return try wait(bus, now: now)
     }
     defer { card.push() }
+    if shown.isEnding {
+      let instant = closesAt ?? now + 1_000_000_000
+      closesAt = instant
+      return now < instant ? .idleUntil(instant) : .idle
+    }
     switch try end.poll(card, now: now) {
     case .stopped:
       shown.show(.done)
@@ -115,6 +127,7 @@ final class CardShown: Sendable {
   struct Contents {
     var outcome: CardAttachment.Outcome?
     var summary: [String] = []
+    var isEnding = false
   }
 
   let contents = Mutex(Contents())
@@ -128,6 +141,11 @@ final class CardShown: Sendable {
   var outcome: CardAttachment.Outcome? { contents.withLock(\.outcome) }
   /// Once the thread has ended: a line about what has crossed, and one about what the end has done.
   var summary: [String] { contents.withLock(\.summary) }
+
+  /// Whether the card is to be closed: its end is asked for nothing more.
+  var isEnding: Bool { contents.withLock(\.isEnding) }
+
+  func beginEnd() { contents.withLock { $0.isEnding = true } }
 
   func show(_ outcome: CardAttachment.Outcome) {
     contents.withLock { if $0.outcome == nil { $0.outcome = outcome } }

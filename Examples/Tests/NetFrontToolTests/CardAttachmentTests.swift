@@ -3,6 +3,7 @@ import Glibc
 import NetBack
 import NetFront
 import Pcap
+import Synchronization
 import SystemPackage
 import Testing
 import XenLoopback
@@ -76,6 +77,28 @@ struct CardAttachmentTests {
       attachment.outcome
         == .failed("a ping of 1000 bytes does not fit into the card's MTU of 1000: it takes at most 972"))
     #expect(attachment.close())
+    card.stopBackend()
+  }
+
+  @Test func whatWasSentIsAnsweredBeforeTheCardIsClosed() throws {
+    let card = try Neighbour()
+    let step = OneFrame.Step()
+    let attachment = try card.attach(OneFrame(step))
+    #expect(isConnected(card))
+    // The backend is told of the frame only when the card is being closed.
+    card.loopback.eventFaults.delayed = .oneIn(1)
+    step.number.store(1, ordering: .releasing)
+    #expect(card.answer { step.number.load(ordering: .acquiring) == 2 })
+    let loopback = card.loopback
+    let thread = Thread {
+      usleep(50_000)
+      loopback.eventFaults.delayed = .never
+      loopback.deliverHeldEvents()
+    }
+    thread.start()
+    #expect(attachment.close())
+    #expect(attachment.summary[0].hasPrefix("tx: 1 packets, "), "\(attachment.summary)")
+    #expect(attachment.summary[0].contains(" 0 drops; rx: "), "\(attachment.summary)")
     card.stopBackend()
   }
 
@@ -253,5 +276,32 @@ private enum Tap {
   static func value(_ attribute: String) -> String? {
     (try? String(contentsOfFile: "/sys/class/net/\(name)/\(attribute)", encoding: .utf8))?
       .trimmingCharacters(in: .newlines)
+  }
+}
+
+/// Sends one frame when it is told to.
+private final class OneFrame: CardEnd {
+  /// 1 when it is told to, 2 when it has.
+  final class Step: Sendable {
+    let number = Atomic(0)
+  }
+
+  private let step: Step
+  let summary = ""
+
+  init(_ step: Step) { self.step = step }
+
+  func connected(_ card: NetFrontDevice) {}
+
+  func take(_ frame: borrowing NetFrontFrame, _ card: NetFrontDevice, now: Uptime) {}
+
+  func poll(_ card: NetFrontDevice, now: Uptime) throws(CardEndError) -> PollOutcome {
+    guard step.number.load(ordering: .acquiring) < 2 else { return .idle }
+    if step.number.load(ordering: .acquiring) == 1 {
+      do throws(NetFrontError) { try card.send(Frames.arp().span) } catch { throw CardEndError("\(error)") }
+      card.push()
+      step.number.store(2, ordering: .releasing)
+    }
+    return .idleUntil(now + 1_000_000)
   }
 }
