@@ -12,7 +12,7 @@ struct SimulationTests {
 
   /// The first so many seeds, and those that have failed; `SWIFT_XEN_SEEDS` asks for more.
   static let all: [Seed] = {
-    let text = ProcessInfo.processInfo.environment["SWIFT_XEN_SEEDS"] ?? "10"
+    let text = ProcessInfo.processInfo.environment["SWIFT_XEN_SEEDS"] ?? "100"
     guard let count = UInt64(text), count > 0 else { fatalError("SWIFT_XEN_SEEDS is no number: \(text)") }
     let range = seeds(1...count, of: SimulationTests.self)
     guard Seed.given == nil else { return range }
