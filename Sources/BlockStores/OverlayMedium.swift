@@ -34,7 +34,6 @@ final class FileMedium: OverlayMedium {
       unsafe open(path, (isBase ? O_RDONLY : O_RDWR | O_CREAT) | O_CLOEXEC | O_NONBLOCK, 0o600)
     }
     guard opened >= 0 else { throw .cannotOpen(path, Errno(rawValue: errno)) }
-    descriptor = opened
     do throws(FileStoreError) {
       isBlockDevice = try ImageFile.isBlockDevice(opened, path)
       guard isBase || !isBlockDevice else { throw .notAFile(path) }
@@ -43,6 +42,8 @@ final class FileMedium: OverlayMedium {
       _ = close(opened)
       throw error
     }
+    // Last, since whoever has all that he stores ends by his deinit, also when he throws.
+    descriptor = opened
   }
 
   deinit { _ = close(descriptor) }

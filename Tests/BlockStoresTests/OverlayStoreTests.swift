@@ -1,5 +1,6 @@
 import BlkBack
 import Glibc
+import Synchronization
 import SystemPackage
 import TestSupport
 import Testing
@@ -113,6 +114,33 @@ struct OverlayStoreTests {
     // Many overlays of one base.
     _ = try OverlayStore(base: base.path, overlay: second.path, lockSeconds: 0)
     _ = store
+  }
+
+  /// A second time would close whatever another thread has opened meanwhile.
+  @Test func fileThatIsRefusedIsClosedOnce() throws {
+    let overlay = try TemporaryFile()
+    let holder = try FileMedium(path: overlay.path, isBase: false, lockSeconds: 0)
+    let (isOver, lostCount) = (Count(), Count())
+    let other = onThread {
+      while isOver.number.load(ordering: .relaxed) == 0 {
+        let mine = dup(STDOUT_FILENO)
+        for _ in 0..<20 { _ = fcntl(mine, F_GETFD) }
+        if close(mine) != 0 { lostCount.number.wrappingAdd(1, ordering: .relaxed) }
+      }
+    }
+    for _ in 0..<2000 {
+      #expect(throws: FileStoreError.inUse(overlay.path)) {
+        try FileMedium(path: overlay.path, isBase: false, lockSeconds: 0)
+      }
+    }
+    isOver.number.store(1, ordering: .relaxed)
+    other.join()
+    #expect(lostCount.number.load(ordering: .relaxed) == 0)
+    _ = holder
+  }
+
+  private final class Count: Sendable {
+    let number = Atomic(0)
   }
 
   @Test func baseThatShrinksFailsWhatItLost() throws {

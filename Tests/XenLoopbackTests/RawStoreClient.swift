@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 import Testing
 
 @testable import XenLoopback
@@ -72,8 +73,9 @@ final class RawStoreClient {
       var bytes = [UInt8](repeating: 0, count: 4096)
       // Safe: the array has room for as many bytes as are asked for.
       let count = unsafe bytes.withUnsafeMutableBytes { unsafe recv(descriptor, $0.baseAddress, $0.count, 0) }
-      if count == 0 || count < 0 && errno == ECONNRESET { return nil }
-      try #require(count > 0, "nothing came for ten seconds")
+      let error = Errno(rawValue: errno)
+      if count == 0 || count < 0 && error == .connectionReset { return nil }
+      try #require(count > 0, "\(error): within ten seconds, if it is for now")
       incoming += bytes.prefix(count)
     }
   }
