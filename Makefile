@@ -96,10 +96,9 @@ storm: deps
 	SWIFT_XEN_STORM_REQUESTS=$(REQUESTS) swift test --disable-xctest --filter MutatorTests
 	SWIFT_XEN_SEEDS=$(SEEDS) swift test --disable-xctest --filter SimulationTests
 
-# In a folder of its own, since everything is built anew. Leaks are not looked for: what a store never gives back is kept for good, and
-# XSA86_requestProducerMovedBackwardsInFlightClosesTheDisk has such a store.
+# In a folder of its own, since everything is built anew.
 sanitize-address: deps
-	ASAN_OPTIONS=detect_leaks=0 SWIFT_XEN_STORM_REQUESTS=2000 SWIFT_XEN_SEEDS=5 swift test --disable-xctest --sanitize=address \
+	SWIFT_XEN_STORM_REQUESTS=2000 SWIFT_XEN_SEEDS=5 swift test --disable-xctest --sanitize=address \
 	  --scratch-path .build/address --filter SecurityTests
 fuzz: deps
 	Fuzz/run $(or $(SECONDS),30) $(TARGETS)

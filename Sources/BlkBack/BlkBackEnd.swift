@@ -1,4 +1,5 @@
 import BlkIf
+import Synchronization
 import XenRing
 
 /// What is left to do when nobody polls any more.
@@ -61,7 +62,8 @@ extension BlkBackWork {
       guard places.contains(where: { $0 != nil }) else { break }
       guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else {
         // Memory that somebody may still write is never given back.
-        _ = unsafe (Unmanaged.passRetained(buffers), Unmanaged.passRetained(pieces))
+        keepForGood(buffers)
+        keepForGood(pieces)
         persistent?.abandon()
         return false
       }
@@ -70,3 +72,8 @@ extension BlkBackWork {
     return true
   }
 }
+
+/// Has an object live as long as the process, for a store that may still use its memory.
+func keepForGood(_ object: any AnyObject & Sendable) { keptForGood.withLock { $0.append(object) } }
+
+private let keptForGood = Mutex<[any AnyObject & Sendable]>([])

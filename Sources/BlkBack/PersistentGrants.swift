@@ -140,7 +140,7 @@ struct PersistentGrants {
   }
 
   /// Leaves everything mapped for good, for whoever still uses it.
-  func abandon() { for case let run? in runs { _ = unsafe Unmanaged.passRetained(run.mapping) } }
+  func abandon() { for case let run? in runs { keepForGood(run.mapping) } }
 }
 
 /// The place of a request in the order in which its queue has begun them.

@@ -76,20 +76,10 @@ struct BlkFrontRing: ~Copyable {
     }
   }
 
-  /// As ``finalCheck()``, but asks to be notified when half of what can be answered is.
   mutating func finalCheckHoldingOff() throws(RingViolation) -> Bool {
     switch layout {
     case .x86_64: try wide!.finalCheckHoldingOff()
     case .x86_32: try narrow!.finalCheckHoldingOff()
     }
-  }
-}
-
-extension FrontRing {
-  fileprivate mutating func finalCheckHoldingOff() throws(RingViolation) -> Bool {
-    if try available() > 0 { return true }
-    if try wake(after: pushedCount / 2 + 1) { return true }
-    // Fewer than asked for may have come meanwhile; they are taken now.
-    return try available() > 0
   }
 }

@@ -166,10 +166,7 @@ struct NetFrontTransmit: ~Copyable {
   /// last one is gone, and not one by one.
   private mutating func hasResponses() throws(DeviceError) -> Bool {
     do throws(RingViolation) {
-      if try ring.available() > 0 { return true }
-      if try ring.wake(after: holdsOffEvents ? ring.pushedCount / 2 + 1 : 1) { return true }
-      // Fewer than asked for may have come meanwhile; they are taken now.
-      return try ring.available() > 0
+      return holdsOffEvents ? try ring.finalCheckHoldingOff() : try ring.finalCheck()
     } catch { throw .protocolViolation("\(NetRingViolation(.tx, error))") }
   }
 

@@ -115,6 +115,14 @@ import XenPlatform
     return try wake(after: 1)
   }
 
+  /// As ``finalCheck()``, but asks to be notified only when half of what is unanswered has been answered.
+  @inlinable public mutating func finalCheckHoldingOff() throws(RingViolation) -> Bool {
+    if try available() > 0 { return true }
+    if try wake(after: pushedCount / 2 + 1) { return true }
+    // Fewer than asked for may have come meanwhile; they are taken now.
+    return try available() > 0
+  }
+
   /// Asks to be notified only when `count` more responses are there, and looks once more: true when that many are
   /// there already (the event index set ahead; io/ring.h, the comment above `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
   ///

@@ -21,9 +21,7 @@ func diskFleet(guestCount: Int, queueCount: Int = 1, host: any QueueHost) throws
 func blockFleet(guestCount: Int, queueCount: Int, batch: Int) throws -> (Int) throws -> Int {
   let host = HandPolled()
   let fleet = try diskFleet(guestCount: guestCount, queueCount: queueCount, host: host)
-  fleet.connect()
-  let queues = host.allQueues
-  precondition(queues.count == guestCount * queueCount, "as many queues as are asked for")
+  let queues = fleet.connect(on: host, queueCount: queueCount)
   return { count in
     var (succeeded, next) = (0, 0)
     while next < count {

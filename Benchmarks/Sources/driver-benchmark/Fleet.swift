@@ -32,6 +32,16 @@ final class Fleet<Device: FrontendDriver> {
     }
   }
 
+  /// Connects all.
+  ///
+  /// - Returns: their queues, which are to be polled by hand.
+  func connect(on host: HandPolled, queueCount: Int) -> [any DataQueue] {
+    connect()
+    let queues = host.allQueues
+    precondition(queues.count == devices.count * queueCount, "as many queues as are asked for")
+    return queues
+  }
+
   /// Polls all the buses by turns until every device is connected.
   func connect() {
     var rounds = 0

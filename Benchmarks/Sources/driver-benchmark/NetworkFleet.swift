@@ -17,9 +17,7 @@ func cardFleet(guestCount: Int, queueCount: Int = 1, host: any QueueHost) throws
 func netFleet(guestCount: Int, queueCount: Int, batch: Int) throws -> (Int) throws -> Int {
   let host = HandPolled()
   let fleet = try cardFleet(guestCount: guestCount, queueCount: queueCount, host: host)
-  fleet.connect()
-  let queues = host.allQueues
-  precondition(queues.count == guestCount * queueCount, "as many queues as are asked for")
+  let queues = fleet.connect(on: host, queueCount: queueCount)
   let frames = (0..<64).map { tcpFrame(byteCount: 1500, port: 40_000 + UInt16($0)) }
   return { count in
     var (returned, next) = (0, 0)

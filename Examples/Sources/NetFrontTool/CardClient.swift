@@ -13,7 +13,6 @@ final class CardClient: BusThreadClient {
   private var hasBeenSeen = false
   /// When the card must have connected for the first time; nil when it may take for ever.
   private let deadline: Uptime?
-
   /// When the card is closed whatever is in flight; nil before its end.
   private var closesAt: Uptime?
 
@@ -44,6 +43,7 @@ final class CardClient: BusThreadClient {
   }
 
   func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+    if closesAt == nil, shown.isEnding { closesAt = now + 1_000_000_000 }
     do throws(CardEndError) { return try work(bus, now: now) } catch {
       shown.show(.failed(error.description))
       return .idle
@@ -57,15 +57,10 @@ final class CardClient: BusThreadClient {
     if card.hashing != saidHashing { noteHashing() }
     guard card.isConnected else {
       if wasConnected { try noteChange(now) }
-      if shown.isEnding { closesAt = now }
       return try wait(bus, now: now)
     }
     defer { card.push() }
-    if shown.isEnding {
-      let instant = closesAt ?? now + 1_000_000_000
-      closesAt = instant
-      return now < instant ? .idleUntil(instant) : .idle
-    }
+    if let closesAt { return now < closesAt ? .idleUntil(closesAt) : .idle }
     switch try end.poll(card, now: now) {
     case .stopped:
       shown.show(.done)
