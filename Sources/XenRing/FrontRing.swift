@@ -68,7 +68,7 @@ import XenPlatform
   ///
   /// - Precondition: ``freeRequestCount`` is not zero.
   @inlinable public mutating func put(_ request: Request) {
-    precondition(unansweredCount <= page.mask, "the ring is full")
+    precondition(unansweredCount != page.entryCount, "the ring is full")
     page.put(request, at: requestsProduced, stride: Self.stride)
     requestsProduced.advance()
   }

@@ -8,8 +8,11 @@
 static inline void shared_memory_compiler_barrier(void) { __asm__ volatile("" ::: "memory"); }
 
 /// The same for a copy in memory at `copy`, which the compiler must take for read and changed here: it cannot leave the
-/// copy out and read the original. Emits no instruction.
-static inline void shared_memory_copied(void *copy) { __asm__ volatile("" : : "r"(copy) : "memory"); }
+/// copy out and read the original. Emits no instruction. An array of unknown length is the compilers' way to say "all that is
+/// there"; the address itself need not be in a register.
+static inline void shared_memory_copied(void *copy) {
+  __asm__ volatile("" : "+m"(*(char (*)[])copy) : : "memory");
+}
 
 /// Has the cache line at `address` brought here to be written, and does not wait for it. A hint: it changes nothing, and reads
 /// nothing that the program sees.
