@@ -100,6 +100,9 @@ func streamBack<Shape: BenchmarkedProtocol>(_ shape: Shape.Type, _ end: inout ri
   static let cBlock = unsafe Stream(front: ring_twin_block_front, back: ring_twin_block_back)
   static let cTransmit = unsafe Stream(front: ring_twin_transmit_front, back: ring_twin_transmit_back)
 
+  /// The front end of this one, and the back end of another of the same protocol.
+  func with(backOf other: Stream) -> Stream { unsafe Stream(front: front, back: other.back) }
+
   /// What a run came to.
   struct Figures {
     let nanosecondsEach: Double
