@@ -45,18 +45,15 @@ public struct NetFlow: Sendable {
     let headerWordCount = Int(truncatingIfNeeded: first &>> 24 & 0xF)
     guard first &>> 28 == 4, headerWordCount >= 5 else { return nil }
     network = .ipv4
-    var words = InlineArray<9, UInt32>(repeating: 0)
-    (words[0], words[1]) = (source, destination)
+    var ports: UInt32?
     // No fragment, not even the first one: the others have no ports to go with it by.
-    if place & 0x3FFF == 0, let transport = NetHeaders.Transport(rawValue: UInt8(truncatingIfNeeded: third &>> 16)),
-      let ports = frame.word32(at: start &+ headerWordCount &* 4)
-    {
-      words[2] = ports
-      self.transport = transport
+    if place & 0x3FFF == 0, let transport = NetHeaders.Transport(rawValue: UInt8(truncatingIfNeeded: third &>> 16)) {
+      ports = frame.word32(at: start &+ headerWordCount &* 4)
+      self.transport = ports == nil ? nil : transport
     } else {
       transport = nil
     }
-    self.words = words
+    words = [source, destination, ports ?? 0, 0, 0, 0, 0, 0, 0]
   }
 
   private init?(ipv6 frame: Span<UInt8>, at start: Int) {
@@ -106,9 +103,14 @@ public struct NetFlow: Sendable {
   /// - Parameter queueCount: at least one, and less than 2^32.
   public func queue(of queueCount: Int) -> Int {
     precondition(queueCount > 0, "a queue at least")
-    let hash = Toeplitz.standard.value(of: self, withPorts: true)
+    // Nobody else needs to come to the same, so it is less work than ``Toeplitz``: multiplied by 2^64 over the golden ratio, each
+    // word reaches the upper half, which the next one is then mixed with.
+    var hash: UInt64 = 0
+    for index in 0..<wordCount {
+      hash = (hash &>> 32 ^ hash ^ UInt64(words[index])) &* 0x9E37_79B9_7F4A_7C15
+    }
     // The part of all hashes that lies below this one, in queues.
-    return Int(truncatingIfNeeded: (UInt64(hash) &* UInt64(queueCount)) &>> 32)
+    return Int(truncatingIfNeeded: ((hash &>> 32) &* UInt64(queueCount)) &>> 32)
   }
 
   /// The same for a frame as it is; 0 where it has no flow.

@@ -133,9 +133,7 @@ struct SharedStore {
   mutating func add(_ watch: Watch) throws(XenstoreError.Code) {
     if watches.at(watch.absolutePath).contains(where: { $0.isSame(as: watch) }) { throw .exists }
     let domain = watch.process.domain
-    if domain != .zero, watches.all.count(where: { $0.process.domain == domain }) >= quotas.watchesPerDomain {
-      throw .tooBig
-    }
+    if domain != .zero, watches.count(of: domain) >= quotas.watchesPerDomain { throw .tooBig }
     watches.append(watch)
     watch.report(watch.path)
   }

@@ -11,11 +11,13 @@ struct StoreWatches {
   private var byPath: [String: [Numbered]] = [:]
   private var nextNumber: UInt64 = 0
   private(set) var count = 0
+  private var countByDomain: [DomainID: Int] = [:]
 
   mutating func append(_ watch: SharedStore.Watch) {
     byPath[watch.absolutePath, default: []].append(Numbered(number: nextNumber, watch: watch))
     nextNumber += 1
     count += 1
+    countByDomain[watch.process.domain, default: 0] += 1
   }
 
   mutating func removeAll(where isGone: (SharedStore.Watch) -> Bool) {
@@ -27,11 +29,20 @@ struct StoreWatches {
   mutating func remove(at path: String, where isGone: (SharedStore.Watch) -> Bool) -> Bool {
     guard var here = byPath[path] else { return false }
     let before = here.count
-    here.removeAll { isGone($0.watch) }
+    here.removeAll { numbered in
+      guard isGone(numbered.watch) else { return false }
+      let domain = numbered.watch.process.domain
+      let left = countByDomain[domain, default: 0] - 1
+      countByDomain[domain] = left > 0 ? left : nil
+      return true
+    }
     byPath[path] = here.isEmpty ? nil : here
     count -= before - here.count
     return here.count < before
   }
+
+  /// How many a domain has set, by whatever connections: its quota is looked at for each new one.
+  func count(of domain: DomainID) -> Int { countByDomain[domain, default: 0] }
 
   /// In no order.
   var all: [SharedStore.Watch] { byPath.values.flatMap { $0.map(\.watch) } }

@@ -110,6 +110,30 @@ struct NetFlowTests {
     #expect(flow(packet.bytes).map { ($0.transport != nil) == hasPorts } == true)
   }
 
+  /// Flows that differ in one place only, by one, are spread as well.
+  @Test(arguments: plain.indices)
+  func neighbouringFlowsSpreadOverTheQueues(form: Int) throws {
+    let packet = Self.plain[form]
+    let addressByteCount = packet.network == .ipv4 ? 4 : 16
+    // The last two bytes of each address, and of each port; and the first two of the first address.
+    let addressesEnd = packet.networkOffset + (packet.network == .ipv4 ? 20 : 40)
+    for place in [
+      addressesEnd - 2 * addressByteCount, addressesEnd - addressByteCount - 2, addressesEnd - 2,
+      packet.transportOffset, packet.transportOffset + 2,
+    ] {
+      for queueCount in [2, 3, 8, 64] {
+        var counts = [Int](repeating: 0, count: queueCount)
+        for number in 0..<2048 as Range<UInt16> {
+          var bytes = packet.bytes
+          bytes.replaceSubrange(place..<place + 2, with: big(number))
+          counts[queue(bytes, of: queueCount)] += 1
+        }
+        let fair = 2048 / queueCount
+        #expect(counts.allSatisfy { $0 > fair / 3 && $0 < fair * 3 }, "byte \(place): \(counts)")
+      }
+    }
+  }
+
   @Test func manyFlowsSpreadOverTheQueuesAndEachStaysOnItsOwn() throws {
     for queueCount in [1, 2, 3, 8, 64] {
       var counts = [Int](repeating: 0, count: queueCount)
