@@ -15,24 +15,7 @@ struct NetBackReceive: ~Copyable {
   /// (`feature-rx-notify`).
   private static let retryNanoseconds: UInt64 = 30_000_000
 
-  /// One frame of a batch, or one segment of one, that fills requests.
-  private struct Given: BitwiseCopyable {
-    let byteCount: Int
-    let slotCount: Int
-    let copyCount: Int
-    let isSegmented: Bool
-  }
-
-  /// A request that a batch fills.
-  private struct Slot: BitwiseCopyable {
-    let id: UInt16
-    /// If all goes well.
-    let response: NetIfRxResponse
-  }
-
-  private var ring: BackRing<NetIfRxRequest, NetIfRxResponse>
-  private let grants: any GrantTable
-  private let frontend: DomainID
+  private var ring: NetBackReceiveRing
   private let takes: NetGuestAgreement
   /// Frames for the guest.
   var waiting: FrameQueue
@@ -42,16 +25,12 @@ struct NetBackReceive: ~Copyable {
   private let groups: NetBackGroups
   private var groupList: [MACAddress] = []
   private var groupListVersion = 0
-  /// Of the batch under way, in ring order: the requests that it fills; the frames; and the copies.
-  private var slots: PlainArray<Slot>
-  private var given: PlainArray<Given>
-  private var copies: PlainArray<GrantCopy>
   private var givenCounts = NetCounts()
   private var dropCount: UInt64 = 0
   /// Of the first frame that waits, when the guest does not take it whole: cut here, as far as there are requests.
   private var segmenter: NetSegmenter?
   private var nextSegment = 0
-  /// The headers of the batch's segments, by their places in `given`; their payload lies where the frame's does.
+  /// The headers of the batch's segments, by their places among its frames; their payload lies where the frame's does.
   private let headers = PrivatePages(pageCount: (segmentCount * NetSegmenter.maxHeaderByteCount) / xenPageSize)
   /// How many segments a batch has at most.
   private static let segmentCount = 64
@@ -62,14 +41,7 @@ struct NetBackReceive: ~Copyable {
   private(set) var filteredCount: UInt64 = 0
 
   init(ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, connection: NetBackConnection) {
-    // A batch takes no more requests than the ring has. A page has two copies where a segment's headers end in it.
-    let slotCount = ring.entryCount
-    slots = PlainArray(capacity: slotCount)
-    given = PlainArray(capacity: slotCount)
-    copies = PlainArray(capacity: 2 * slotCount)
-    self.ring = ring
-    grants = connection.grants
-    frontend = connection.frontend
+    self.ring = NetBackReceiveRing(ring, grants: connection.grants, frontend: connection.frontend)
     takes = connection.takes
     groups = connection.groups
     headroomSetting = connection.headroom
@@ -84,7 +56,7 @@ struct NetBackReceive: ~Copyable {
   }
 
   var ringStatistics: RingStatistics { ring.statistics }
-  var ringDump: String { ring.dump() }
+  var ringDump: String { ring.dump }
 
   /// What has been done; frames that wait count as dropped when asked for at the end.
   var counts: NetCounts {
@@ -93,38 +65,29 @@ struct NetBackReceive: ~Copyable {
     return counts
   }
 
-  /// Frames that wait, as many as the guest has pages for, are copied out. Every request that is taken is answered before
-  /// the next batch, in ring order: so each response stands in the slot of its request.
+  /// Frames that wait, as many as the guest has pages for, are copied out and answered.
   ///
   /// - Parameter limit: of requests; the first frame may take more.
   /// - Returns: how many requests were taken.
   mutating func give(limit: Int) throws(DeviceError) -> Int {
     guard !waiting.isEmpty else { return 0 }
     headroom = headroomSetting.byteCount
-    var available: Int
-    do throws(RingViolation) { available = Int(try ring.available()) } catch {
-      throw .protocolViolation("\(NetRingViolation(.rx, error))")
-    }
+    var available = try ring.available()
     var frameCount = 0
     let isPlain = headroom == 0 && !groups.isFiltering
-    while frameCount < waiting.count, slots.count < limit {
+    while frameCount < waiting.count, ring.slotCount < limit {
       let frame = waiting[frameCount]
       if isPlain, available > 0, goesWhole(frame) {
-        addWhole(frame)
+        ring.give(whole: frame.bytes, flags: NetIf.RxFlag.flags(for: frame.metadata.checksum))
         available &-= 1
       } else if !add(frame, &available, limit) {
         break
       }
       frameCount &+= 1
     }
-    guard frameCount > 0 || !given.isEmpty else { return 0 }
-    runCopies()
-    answer()
+    guard frameCount > 0 || ring.frameCount > 0 else { return 0 }
+    let taken = ring.finish(&givenCounts, segmentedCount: &segmentedCount)
     waiting.removeFirst(frameCount)
-    let taken = slots.count
-    slots.removeAll()
-    given.removeAll()
-    copies.removeAll()
     return taken
   }
 
@@ -134,12 +97,6 @@ struct NetBackReceive: ~Copyable {
     return frame.bytes.count <= xenPageSize && metadata.segmentation == nil
       && (metadata.checksum != .blank || takes.offloads.takesEveryBlankChecksum)
       && !(takes.hashes && metadata.hash != nil)
-  }
-
-  /// The same as ``add(_:_:_:)`` for such a frame, for which there is a request.
-  @inline(__always) private mutating func addWhole(_ frame: NetworkFrame) {
-    fillWhole(with: frame.bytes, flags: NetIf.RxFlag.flags(for: frame.metadata.checksum))
-    given.append(Given(byteCount: frame.bytes.count, slotCount: 1, copyCount: 1, isSegmented: false))
   }
 
   /// Puts a frame into requests, or drops it.
@@ -167,13 +124,9 @@ struct NetBackReceive: ~Copyable {
       givenCounts.errors &+= 1
       return true
     }
+    if !takes.hashes { metadata.hash = nil }
     available -= slotCount
-    let copied = copies.count
-    fill(with: frame.bytes, .none, metadata)
-    given.append(
-      Given(
-        byteCount: frame.bytes.count, slotCount: slotCount, copyCount: copies.count - copied,
-        isSegmented: metadata.segmentation != nil))
+    ring.give(frame.bytes, .none, metadata, headroom: headroom)
     return true
   }
 
@@ -193,21 +146,18 @@ struct NetBackReceive: ~Copyable {
     while let segmenter, nextSegment < segmenter.frameCount {
       let byteCount = segmenter.byteCount(of: nextSegment)
       let slotCount = dataSlotCount(of: byteCount) + (headroom > 0 ? 1 : 0)
-      guard slotCount <= available, slots.count < limit, given.count < Self.segmentCount else { return false }
+      guard slotCount <= available, ring.slotCount < limit, ring.frameCount < Self.segmentCount else { return false }
       guard takes.scatterGather || dataSlotCount(of: byteCount) == 1 else {
         dropCount &+= 1
         break
       }
       available -= slotCount
-      let copied = copies.count
       let head = headers.bytes.slice(
-        from: given.count * NetSegmenter.maxHeaderByteCount, count: segmenter.headerByteCount)
+        from: ring.frameCount * NetSegmenter.maxHeaderByteCount, count: segmenter.headerByteCount)
       frame.writeHeaders(of: nextSegment, by: segmenter, to: head)
       let payload = segmenter.payload(of: nextSegment)
       let body = frame.bytes.slice(from: payload.lowerBound, count: payload.count)
-      fill(with: head, body, NetPacketMetadata(checksum: .validated))
-      given.append(
-        Given(byteCount: byteCount, slotCount: slotCount, copyCount: copies.count - copied, isSegmented: false))
+      ring.give(head, body, NetPacketMetadata(checksum: .validated), headroom: headroom)
       nextSegment += 1
     }
     segmenter = nil
@@ -253,116 +203,7 @@ struct NetBackReceive: ~Copyable {
 
   private func dataSlotCount(of byteCount: Int) -> Int { NetIf.pageCount(of: headroom + byteCount) }
 
-  /// The caller has seen that as many requests are there as the frame takes (io/netif.h, "Guest receive": the extra infos
-  /// come behind the first fragment; each takes a request, whose page is not used).
-  ///
-  /// - Parameters:
-  ///   - head: the frame, or its headers.
-  ///   - body: what follows where these are all that `head` has.
-  private mutating func fill(with head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata) {
-    let flags = NetIf.RxFlag.flags(for: metadata.checksum)
-    let hash = takes.hashes ? metadata.hash : nil
-    let extraInfoCount = (metadata.segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
-    if extraInfoCount == 0, body.count == 0, head.count <= xenPageSize {
-      fillWhole(with: head, flags: flags)
-      return
-    }
-    var rest = (head: head, body: body)
-    fillPage(with: &rest, from: headroom, flags: extraInfoCount > 0 ? flags | NetIf.RxFlag.extraInfo : flags)
-    if extraInfoCount > 0 {
-      var following = extraInfoCount
-      // In the order of their types.
-      if let segmentation = metadata.segmentation {
-        let payload = segmentation.payloadByteCount
-        fillSlot(with: .segmentation(segmentation.kind, payloadByteCount: payload), &following)
-      }
-      if let hash { fillSlot(with: .hash(hash.kind, value: hash.value), &following) }
-      if headroom > 0 { fillSlot(with: .headroom(byteCount: UInt16(headroom)), &following) }
-    }
-    while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
-  }
-
-  /// The same for one page, and nothing else.
-  @inline(__always) private mutating func fillWhole(with frame: SharedBytes, flags: UInt16) {
-    guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
-    copies.append(
-      GrantCopy(
-        .toGrant, local: frame, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
-    slots.append(
-      Slot(
-        id: request.id, response: NetIfRxResponse(id: request.id, flags: flags, status: Int16(frame.count))))
-  }
-
-  private mutating func fillPage(
-    with rest: inout (head: SharedBytes, body: SharedBytes), from offset: Int, flags: UInt16
-  ) {
-    guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
-    var end = offset
-    while end < xenPageSize, rest.head.count > 0 {
-      let count = min(rest.head.count, xenPageSize - end)
-      copies.append(
-        GrantCopy(
-          .toGrant, local: rest.head.slice(from: 0, count: count), reference: GrantReference(rawValue: request.gref),
-          of: frontend, offset: UInt16(end)))
-      end += count
-      if count < rest.head.count {
-        rest.head = rest.head.slice(from: count, count: rest.head.count - count)
-      } else {
-        rest = (rest.body, .none)
-      }
-    }
-    slots.append(
-      Slot(
-        id: request.id,
-        response: NetIfRxResponse(
-          id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
-          status: Int16(end - offset))))
-  }
-
-  /// - Parameter following: how many extra infos there are from this one on.
-  private mutating func fillSlot(with info: NetExtraInfo, _ following: inout Int) {
-    guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
-    following -= 1
-    slots.append(Slot(id: request.id, response: NetIfExtraInfo(info, hasMore: following > 0).receiveSlot))
-  }
-
-  private mutating func runCopies() {
-    guard !copies.isEmpty else { return }
-    let grants = grants
-    copies.withMutableSpan { grants.copy(&$0) }
-  }
-
-  /// The responses of the batch; when one page of a frame could not be reached, each slot of it is an error.
-  private mutating func answer() {
-    let okay = GrantStatus.okay
-    var (slot, copy) = (0, 0)
-    for index in 0..<given.count {
-      let frame = given[index]
-      var succeeded = true
-      for _ in 0..<frame.copyCount {
-        if copies[copy].status != okay { succeeded = false }
-        copy &+= 1
-      }
-      let end = slot + frame.slotCount
-      if succeeded {
-        givenCounts.count(packetOf: frame.byteCount)
-        if frame.isSegmented { segmentedCount &+= 1 }
-        while slot < end {
-          ring.put(slots[slot].response)
-          slot += 1
-        }
-      } else {
-        givenCounts.errors &+= 1
-        while slot < end {
-          let flags = slot + 1 < end ? NetIf.RxFlag.moreData : 0
-          ring.put(NetIfRxResponse(id: slots[slot].id, flags: flags, status: NetIf.Status.error))
-          slot += 1
-        }
-      }
-    }
-  }
-
-  mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
+  mutating func pushAndCheckNotify() -> Bool { ring.pushAndCheckNotify() }
 
   /// Drops what has waited for too long.
   mutating func dropExpired(now: Uptime) {
@@ -380,11 +221,7 @@ struct NetBackReceive: ~Copyable {
   /// requests are news only while frames wait for them.
   mutating func hasMore() throws(DeviceError) -> Bool {
     guard !waiting.isEmpty else { return false }
-    do throws(RingViolation) {
-      return try ring.wake(after: UInt32(slotCount(of: waiting[0])))
-    } catch {
-      throw .protocolViolation("\(NetRingViolation(.rx, error))")
-    }
+    return try ring.wake(after: slotCount(of: waiting[0]))
   }
 
   /// When to look again although no event has come; nil when no frame waits.
@@ -392,17 +229,6 @@ struct NetBackReceive: ~Copyable {
     waiting.firstArrival.map { arrival in
       let retry = Uptime(nanoseconds: now.nanoseconds + Self.retryNanoseconds)
       return takes.notifies ? Self.expiry(of: arrival) : min(retry, Self.expiry(of: arrival))
-    }
-  }
-}
-
-extension NetIf.RxFlag {
-  /// Of the first slot of a frame. A blank checksum is a sign that nothing could change a bit on its way, too.
-  fileprivate static func flags(for checksum: NetPacketMetadata.Checksum) -> UInt16 {
-    switch checksum {
-    case .present: 0
-    case .validated: dataValidated
-    case .blank: checksumBlank | dataValidated
     }
   }
 }

@@ -35,11 +35,11 @@ public struct NetRxAgreement: BitwiseCopyable, Hashable, Sendable {
     (self.scatterGather, self.offloads, self.hashes, self.headroom) = (scatterGather, offloads, hashes, headroom)
   }
 
-  var takesExtraInfos: Bool {
+  @inlinable var takesExtraInfos: Bool {
     hashes || headroom || !offloads.isDisjoint(with: [.tcpv4Segmentation, .tcpv6Segmentation])
   }
 
-  var takesBlankChecksums: Bool { !offloads.isDisjoint(with: [.ipv4Checksum, .ipv6Checksum]) }
+  @inlinable var takesBlankChecksums: Bool { !offloads.isDisjoint(with: [.ipv4Checksum, .ipv6Checksum]) }
 }
 
 /// What a backend did with a page of ours: a receive response that has passed the gate.
@@ -62,7 +62,7 @@ public struct NetRxFragment: BitwiseCopyable, Hashable, Sendable {
   /// - Parameters:
   ///   - slot: where in the ring it stood, which is its request's id too: responses stay in the slot of their request.
   ///   - agreement: what we have said that we take.
-  public init(
+  @inlinable public init(
     parsing raw: NetIfRxResponse, in slot: UInt16, under agreement: NetRxAgreement
   ) throws(NetResponseViolation) {
     let refused =
