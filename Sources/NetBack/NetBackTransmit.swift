@@ -86,6 +86,10 @@ struct NetBackTransmit: ~Copyable {
     var taken = 0
     while taken < limit, credit?.isUsedUp != true, let raw = ring.next() {
       taken += 1
+      if let (fragment, checksum) = assembly.whole(raw) {
+        addWhole(fragment, NetPacketMetadata(checksum: checksum))
+        continue
+      }
       do throws(NetTxViolation) {
         switch try assembly.take(raw) {
         case .incomplete: break
@@ -98,6 +102,17 @@ struct NetBackTransmit: ~Copyable {
     return taken
   }
 
+  /// A packet of one slot, and nothing else.
+  @inline(__always) private mutating func addWhole(_ fragment: NetTxFragment, _ metadata: NetPacketMetadata) {
+    var end = bufferByteCount
+    addCopy(of: fragment, to: &end)
+    packets.append(
+      Packet(
+        fate: .delivered, offset: bufferByteCount, byteCount: Int(fragment.byteCount), id: fragment.id,
+        extraInfoCount: 0, otherIDCount: 0, copyCount: 1, metadata: metadata))
+    endPacket(at: end)
+  }
+
   private mutating func addPacket() {
     let copied = copies.count
     var end = bufferByteCount
@@ -105,10 +120,14 @@ struct NetBackTransmit: ~Copyable {
     if assembly.fragmentCount > 1 { for fragment in assembly.others { addCopy(of: fragment, to: &end) } }
     let byteCount = end - bufferByteCount
     append(.delivered, byteCount: byteCount, copyCount: copies.count - copied, assembly.metadata)
-    credit?.use(byteCount)
     if assembly.isChecksumFixedUp { checksumFixups &+= 1 }
+    endPacket(at: end)
+  }
+
+  @inline(__always) private mutating func endPacket(at end: Int) {
+    credit?.use(end &- bufferByteCount)
     // The next one begins at a cache line; a page holds whole ones.
-    bufferByteCount = (end + 63) & ~63
+    bufferByteCount = (end &+ 63) & ~63
   }
 
   /// What is in the assembly is one of the batch. Put together where it stays: elsewhere, and read there at once in other

@@ -88,11 +88,16 @@
   public func send(
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()
   ) throws(NetFrontError) {
+    var fault: NetFrontError?
     // Safe: `queues` holds it, and nothing that sending does lets go of that.
-    let sent = unsafe sender?._withUnsafeGuaranteedRef { queues in
-      Result { () throws(NetFrontError) in try queues.send(frame, metadata) }
+    let isSent = unsafe sender?._withUnsafeGuaranteedRef { queues in
+      do throws(NetFrontError) { return try queues.send(frame, metadata) } catch {
+        fault = error
+        return false
+      }
     }
-    if try sent?.get() == true { return }
+    if isSent == true { return }
+    if let fault { throw fault }
     guard let queues else { throw .notConnected }
     try check(byteCount: frame.count, isSegmented: metadata.segmentation != nil)
     if let segmentation = metadata.segmentation, !offloads.contains(NetOffloads(cutting: segmentation.kind)) {

@@ -34,6 +34,10 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
   /// - Throws: when it is something else than one whole TCP or UDP packet, or its lengths contradict each other.
   public init(parsing frame: Span<UInt8>) throws(NetHeaderFault) {
     precondition(frame.count <= Int(UInt32.max), "a frame, and no more")
+    if let plain = Self(plain: frame) {
+      self = plain
+      return
+    }
     var offset = 12
     var etherType = try frame.word(at: offset, of: .ethernet)
     for _ in 0..<2 where etherType == 0x8100 || etherType == 0x88A8 {
@@ -73,6 +77,24 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
     }
     payloadStart = UInt32(truncatingIfNeeded: payloadOffset)
     payloadEnd = UInt32(truncatingIfNeeded: end)
+  }
+
+  /// As most frames are: TCP over IPv4 without tags or options. A third of the work, and the same.
+  ///
+  /// - Returns: nil for all others, and for all that is wrong.
+  @inline(__always) private init?(plain frame: Span<UInt8>) {
+    guard frame.count >= 54 else { return nil }
+    // Safe: the 54 bytes are there, as just seen.
+    let (etherType, first, second, third, words) = unsafe (
+      frame.unchecked32(at: 10), frame.unchecked32(at: 14), frame.unchecked32(at: 18), frame.unchecked32(at: 22),
+      frame[unchecked: 46] &>> 4
+    )
+    let (end, payload) = (14 &+ (first & 0xFFFF), 34 &+ UInt32(words) &* 4)
+    guard etherType & 0xFFFF == 0x0800, first &>> 24 == 0x45, second & 0x3FFF == 0, third &>> 16 & 0xFF == 6,
+      words >= 5, payload <= end, end <= frame.count
+    else { return nil }
+    (network, transport, networkStart, transportStart) = (.ipv4, .tcp, 14, 34)
+    (payloadStart, payloadEnd) = (payload, end)
   }
 
   @inline(__always) private static func parseIPv4(
@@ -177,10 +199,11 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
     var checksum = InternetChecksum()
     if network == .ipv4 {
       // Two words: the loop for more would take longer than they do.
-      let addresses = frame.extracting(networkOffset + 12..<networkOffset + 20)
-      // Safe: eight bytes, as just cut out.
-      unsafe checksum.add(addresses.unchecked32(at: 0))
-      unsafe checksum.add(addresses.unchecked32(at: 4))
+      let addresses = Int(networkStart &+ 12)
+      precondition(addresses <= frame.count &- 8, "the frame that these were found in")
+      // Safe: eight bytes that are there, as just seen.
+      unsafe checksum.add(frame.unchecked32(at: addresses))
+      unsafe checksum.add(frame.unchecked32(at: addresses &+ 4))
     } else {
       checksum.add(frame.extracting(networkOffset + 8..<networkOffset + 40))
     }

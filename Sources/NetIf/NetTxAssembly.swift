@@ -9,13 +9,14 @@ public struct NetTxFragment: BitwiseCopyable, Hashable, Sendable {
   public let offset: UInt16
   /// For the response.
   public let id: UInt16
+  @inlinable public var byteCount: UInt16 { storedByteCount }
   // Not beside the offset, with which it would be read as one while it has just been written by itself: such a read waits.
-  public fileprivate(set) var byteCount: UInt16
+  @usableFromInline var storedByteCount: UInt16
 
-  fileprivate init(_ raw: NetIfTxRequest) {
+  @inlinable init(_ raw: NetIfTxRequest) {
     reference = GrantReference(rawValue: raw.gref)
     offset = raw.offset
-    byteCount = raw.size
+    storedByteCount = raw.size
     id = raw.id
   }
 
@@ -58,7 +59,7 @@ extension NetOffloads {
 
 extension NetPacketMetadata.Checksum {
   /// Of the first slot of a packet. Blank weighs more: what is blank cannot be right.
-  fileprivate init(txFlags flags: UInt16) {
+  @inlinable init(txFlags flags: UInt16) {
     if flags & NetIf.TxFlag.checksumBlank != 0 {
       self = .blank
     } else {
@@ -88,8 +89,8 @@ public struct NetTxAssembly: ~Copyable, Sendable {
 
   private let agreement: NetTxAgreement
   /// Whether an extra info is the next slot, and whether a fragment is, when no extra info is.
-  private var extraInfoFollows = false
-  private var fragmentFollows = false
+  @usableFromInline private(set) var extraInfoFollows = false
+  @usableFromInline private(set) var fragmentFollows = false
   private var fault: NetTxPacketFault?
   /// Of all fragments but the first.
   private var furtherByteCount: UInt32 = 0
@@ -111,6 +112,18 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   public init(_ agreement: NetTxAgreement) {
     self.agreement = agreement
     others.reserveCapacity(NetIf.fatalFragmentCount)
+  }
+
+  /// Shows the next slot, if it is a whole packet and a valid one, as most are: there is nothing to be put together.
+  ///
+  /// - Returns: nil for any other, which is then for ``take(_:)``.
+  @inlinable @inline(__always) public func whole(
+    _ raw: NetIfTxRequest
+  ) -> (fragment: NetTxFragment, checksum: NetPacketMetadata.Checksum)? {
+    guard !extraInfoFollows, !fragmentFollows, raw.flags & (NetIf.TxFlag.extraInfo | NetIf.TxFlag.moreData) == 0,
+      raw.size >= UInt16(NetIf.headerByteCount), UInt32(raw.offset) &+ UInt32(raw.size) <= UInt32(xenPageSize)
+    else { return nil }
+    return (NetTxFragment(raw), NetPacketMetadata.Checksum(txFlags: raw.flags))
   }
 
   /// Shows the next slot.
@@ -198,7 +211,7 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     guard !leavesPage(first.offset, UInt32(firstByteCount)) else {
       return .refused(.outsidePage(offset: first.offset, byteCount: firstByteCount))
     }
-    first.byteCount = firstByteCount
+    first.storedByteCount = firstByteCount
     if metadata.segmentation != nil, metadata.checksum != .blank {
       metadata.checksum = .blank
       isChecksumFixedUp = true

@@ -164,7 +164,7 @@ struct NetAssemblyTests {
       scatterGather: seed.modulo(4) != 0, offloads: NetOffloads(rawValue: UInt8(seed.modulo(16))),
       multicastControl: seed.modulo(2) == 0, hashes: seed.modulo(3) == 0)
     var assembly = NetTxAssembly(agreement)
-    var (shown, accounted) = (0, 0)
+    var (shown, accounted, wholeCount) = (0, 0, 0)
     for _ in 0..<400 {
       let isWild = Int.random(in: 0..<4, using: &random) == 0
       let slot = NetIfTxRequest(
@@ -173,8 +173,18 @@ struct NetAssemblyTests {
         flags: UInt16.random(in: 0...(isWild ? .max : 15), using: &random), id: UInt16(shown),
         size: UInt16.random(in: 0...(isWild ? .max : 400), using: &random))
       shown += 1
+      let (whole, begins) = (assembly.whole(slot), accounted == shown - 1)
       do {
-        switch try assembly.take(slot) {
+        let progress = try assembly.take(slot)
+        // The short way is for whole packets, and for all of them.
+        let isWhole = begins && progress == .packet
+        #expect((whole != nil) == isWhole)
+        if let whole, isWhole {
+          #expect(whole.fragment == assembly.first && whole.checksum == assembly.metadata.checksum)
+          #expect(assembly.fragmentCount == 1 && assembly.extraInfoCount == 0 && assembly.metadata.hash == nil)
+          wholeCount += 1
+        }
+        switch progress {
         case .incomplete: break
         case .packet:
           let fragments = [assembly.first] + (assembly.fragmentCount > 1 ? assembly.others : [])
@@ -188,9 +198,11 @@ struct NetAssemblyTests {
           #expect(accounted == shown)
         }
       } catch {
+        #expect(whole == nil)
         assembly = NetTxAssembly(agreement)
         accounted = shown
       }
     }
+    #expect(wholeCount > 0)
   }
 }

@@ -122,6 +122,19 @@ for kill in 1 2 3; do
   still_connected
   is "the restarts" "$(control show -P NRestarts xen-blkback)" $kill
 done
+# A reload that comes before the daemon listens to its signal ends it.
+program=$(sed -n 's/^ExecStart=//p' $units/xen-blkback.service)
+printf '[Service]\nExecStart=\nExecStart=/bin/sh -c "if mkdir /run/xen-blkback/early; then kill -HUP $$$$; fi; exec %s"\n' "$program" \
+  > $units/xen-blkback.service.d/early.conf
+control daemon-reload
+# What was started so often is not held against it.
+control reset-failed xen-blkback
+control stop xen-blkback
+before=$(connections)
+control start xen-blkback
+wait_for "systemd has the disk served after a reload that was too early" is_served
+is "the restarts" "$(control show -P NRestarts xen-blkback)" 1
+still_connected
 touch enough
 wait $writer || { cat noise.log; fail "Linux could not write, or the image does not hold what it wrote"; }
 cat passes
