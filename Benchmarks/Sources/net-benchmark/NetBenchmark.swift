@@ -56,6 +56,8 @@ import XenLoopback
   private func work(
     _ card: NetFrontDevice, _ end: Meter, _ packets: Packets, seconds: Double
   ) throws -> (UInt64, Double) {
+    // A property wrapper's getter is a call each time.
+    let (direction, byteCount) = (direction, byteCount)
     let isSegmented = packets.metadata.segmentation != nil
     let bytes = packets.bytes.span
     let start = ContinuousClock.now
