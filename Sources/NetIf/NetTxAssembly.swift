@@ -121,7 +121,7 @@ public struct NetTxAssembly: ~Copyable, Sendable {
     _ raw: NetIfTxRequest
   ) -> (fragment: NetTxFragment, checksum: NetPacketMetadata.Checksum)? {
     guard !extraInfoFollows, !fragmentFollows, raw.flags & (NetIf.TxFlag.extraInfo | NetIf.TxFlag.moreData) == 0,
-      raw.size >= UInt16(NetIf.headerByteCount), UInt32(raw.offset) &+ UInt32(raw.size) <= UInt32(xenPageSize)
+      raw.size >= UInt16(NetIf.headerByteCount), !leavesPage(raw.offset, UInt32(raw.size))
     else { return nil }
     return (NetTxFragment(raw), NetPacketMetadata.Checksum(txFlags: raw.flags))
   }
@@ -220,8 +220,8 @@ public struct NetTxAssembly: ~Copyable, Sendable {
   }
 
   /// The offset is 16 bits wide and the byte count no more, and their sum is not.
-  private func leavesPage(_ offset: UInt16, _ byteCount: UInt32) -> Bool {
-    UInt32(offset) + byteCount > UInt32(xenPageSize)
+  @inlinable func leavesPage(_ offset: UInt16, _ byteCount: UInt32) -> Bool {
+    UInt32(offset) &+ byteCount > UInt32(xenPageSize)
   }
 }
 
