@@ -24,20 +24,16 @@
 #define COUNT ((unsigned)(PUSHES * BATCH))
 
 #ifdef RELAXED_PAIR  // Negative control: the store and load that must stay in order may pass each other.
-#define PRODUCER_STORE memory_order_release
-#define EVENT_LOAD memory_order_acquire
-#define EVENT_STORE memory_order_release
-#define PRODUCER_LOAD memory_order_acquire
-#elif defined(RELAXED_PRODUCER)  // Negative control: the index does not carry its slots.
+#define BARRIER()
+#else
+#define BARRIER() atomic_thread_fence(memory_order_seq_cst)
+#endif
+#ifdef RELAXED_PRODUCER  // Negative control: the index does not carry its slots.
 #define PRODUCER_STORE memory_order_relaxed
-#define EVENT_LOAD memory_order_relaxed
-#define EVENT_STORE memory_order_seq_cst
 #define PRODUCER_LOAD memory_order_relaxed
 #else
-#define PRODUCER_STORE memory_order_seq_cst
-#define EVENT_LOAD memory_order_seq_cst
-#define EVENT_STORE memory_order_seq_cst
-#define PRODUCER_LOAD memory_order_seq_cst
+#define PRODUCER_STORE memory_order_release
+#define PRODUCER_LOAD memory_order_acquire
 #endif
 
 static _Atomic unsigned shared_producer = START;
@@ -56,7 +52,8 @@ static void *produce(void *unused) {
       produced++;
     }
     atomic_store_explicit(&shared_producer, produced, PRODUCER_STORE);
-    unsigned event = atomic_load_explicit(&shared_event, EVENT_LOAD);
+    BARRIER();
+    unsigned event = atomic_load_explicit(&shared_event, memory_order_acquire);
     if (produced - event < produced - pushed) atomic_store_explicit(&pending, true, memory_order_relaxed);
     pushed = produced;
   }
@@ -67,10 +64,7 @@ static unsigned checked = START;
 
 // BackRing.available: one look.
 static unsigned available(void) {
-  checked = atomic_load_explicit(&shared_producer, memory_order_acquire);
-#ifdef RELAXED_PRODUCER
-  checked = atomic_load_explicit(&shared_producer, memory_order_relaxed);
-#endif
+  checked = atomic_load_explicit(&shared_producer, PRODUCER_LOAD);
   return checked - consumed;
 }
 
@@ -78,11 +72,14 @@ static unsigned available(void) {
 static bool wake(unsigned count) {
 #if defined(EVENT_AFTER_LOOK)  // Negative control.
   checked = atomic_load_explicit(&shared_producer, PRODUCER_LOAD);
-  atomic_store_explicit(&shared_event, consumed + count, EVENT_STORE);
+  atomic_store_explicit(&shared_event, consumed + count, memory_order_release);
+  BARRIER();
 #elif defined(NO_LOOK)  // Negative control.
-  atomic_store_explicit(&shared_event, consumed + count, EVENT_STORE);
+  atomic_store_explicit(&shared_event, consumed + count, memory_order_release);
+  BARRIER();
 #else
-  atomic_store_explicit(&shared_event, consumed + count, EVENT_STORE);
+  atomic_store_explicit(&shared_event, consumed + count, memory_order_release);
+  BARRIER();
   checked = atomic_load_explicit(&shared_producer, PRODUCER_LOAD);
 #endif
   return checked - consumed >= count;

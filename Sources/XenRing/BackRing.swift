@@ -43,7 +43,7 @@ import XenPlatform
     takingUp region: consuming SharedRegion, requestsConsumed consumed: RingIndex
   ) throws(RingViolation) {
     let page = RingPage(region, stride: Self.stride)
-    let produced = page.load(RingLayout.responseProducerOffset, acquiring: true)
+    let produced = page.load(RingLayout.responseProducerOffset)
     guard consumed.distance(from: produced) <= page.entryCount else {
       throw .takenUpOutOfRange(produced: produced, consumed: consumed, entryCount: page.entryCount)
     }
@@ -83,7 +83,7 @@ import XenPlatform
   ///
   /// - Throws: ``RingViolation/requestProducerOutOfRange(produced:consumed:room:)``; the ring is then unusable.
   @inlinable public mutating func available() throws(RingViolation) -> UInt32 {
-    try check(page.load(RingLayout.requestProducerOffset, acquiring: true))
+    try check(page.load(RingLayout.requestProducerOffset))
   }
 
   /// Takes the next request that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
@@ -105,18 +105,17 @@ import XenPlatform
 
   /// Shows the other end all responses put so far (`RING_PUSH_RESPONSES`).
   @inlinable public mutating func push() {
-    // Releasing: the slots' bytes are visible before the index that covers them.
-    page.store(responsesProduced, at: RingLayout.responseProducerOffset, releasing: true)
+    page.store(responsesProduced, at: RingLayout.responseProducerOffset)
     responsesPushed = responsesProduced
   }
 
   /// Shows the other end all responses put so far and says whether it must be notified
   /// (`RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
   @inlinable public mutating func pushAndCheckNotify() -> Bool {
-    // Sequentially consistent on both lines: the producer's store is ordered before the load of the event index, against
-    // the other end's store of that index and its load of the producer in its final check.
-    page.store(responsesProduced, at: RingLayout.responseProducerOffset, releasing: false)
-    let event = page.load(RingLayout.responseEventOffset, acquiring: false)
+    // The producer's store is ordered before the load of the event index, against the other end's store of that index and its
+    // load of the producer in its final check.
+    page.storeBeforeLoads(responsesProduced, at: RingLayout.responseProducerOffset)
+    let event = page.load(RingLayout.responseEventOffset)
     let notify = responsesProduced.distance(from: event) < responsesProduced.distance(from: responsesPushed)
     responsesPushed = responsesProduced
     counters.count(notify: notify)
@@ -135,9 +134,9 @@ import XenPlatform
   ///
   /// - Parameter count: from 1 to ``entryCount``.
   @inlinable public mutating func wake(after count: UInt32) throws(RingViolation) -> Bool {
-    // Sequentially consistent on both lines: the event index is stored before the producer is read again.
-    page.store(requestsConsumed.advanced(by: count), at: RingLayout.requestEventOffset, releasing: false)
-    return try check(page.load(RingLayout.requestProducerOffset, acquiring: false)) >= count
+    // The event index is stored before the producer is read again.
+    page.storeBeforeLoads(requestsConsumed.advanced(by: count), at: RingLayout.requestEventOffset)
+    return try check(page.load(RingLayout.requestProducerOffset)) >= count
   }
 
   /// The one gate for the other end's index. Against the free slots, and not against the plain overflow macro's bound,

@@ -75,18 +75,17 @@ import XenPlatform
 
   /// Shows the other end all requests put so far (`RING_PUSH_REQUESTS`).
   @inlinable public mutating func push() {
-    // Releasing: the slots' bytes are visible before the index that covers them.
-    page.store(requestsProduced, at: RingLayout.requestProducerOffset, releasing: true)
+    page.store(requestsProduced, at: RingLayout.requestProducerOffset)
     requestsPushed = requestsProduced
   }
 
   /// Shows the other end all requests put so far and says whether it must be notified
   /// (`RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
   @inlinable public mutating func pushAndCheckNotify() -> Bool {
-    // Sequentially consistent on both lines: the producer's store is ordered before the load of the event index, against
-    // the other end's store of that index and its load of the producer in its final check.
-    page.store(requestsProduced, at: RingLayout.requestProducerOffset, releasing: false)
-    let event = page.load(RingLayout.requestEventOffset, acquiring: false)
+    // The producer's store is ordered before the load of the event index, against the other end's store of that index and its
+    // load of the producer in its final check.
+    page.storeBeforeLoads(requestsProduced, at: RingLayout.requestProducerOffset)
+    let event = page.load(RingLayout.requestEventOffset)
     let notify = requestsProduced.distance(from: event) < requestsProduced.distance(from: requestsPushed)
     requestsPushed = requestsProduced
     counters.count(notify: notify)
@@ -97,7 +96,7 @@ import XenPlatform
   ///
   /// - Throws: ``RingViolation/responseProducerOutOfRange(produced:consumed:unanswered:)``; the ring is then unusable.
   @inlinable public mutating func available() throws(RingViolation) -> UInt32 {
-    try check(page.load(RingLayout.responseProducerOffset, acquiring: true))
+    try check(page.load(RingLayout.responseProducerOffset))
   }
 
   /// Takes the next response that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
@@ -128,9 +127,9 @@ import XenPlatform
   ///
   /// - Parameter count: from 1 to the number of unanswered requests; more than that would never come.
   @inlinable public mutating func wake(after count: UInt32) throws(RingViolation) -> Bool {
-    // Sequentially consistent on both lines: the event index is stored before the producer is read again.
-    page.store(responsesConsumed.advanced(by: count), at: RingLayout.responseEventOffset, releasing: false)
-    return try check(page.load(RingLayout.responseProducerOffset, acquiring: false)) >= count
+    // The event index is stored before the producer is read again.
+    page.storeBeforeLoads(responsesConsumed.advanced(by: count), at: RingLayout.responseEventOffset)
+    return try check(page.load(RingLayout.responseProducerOffset)) >= count
   }
 
   /// The one gate for the other end's index. Against `unanswered`, and not against the plain overflow macro's bound,

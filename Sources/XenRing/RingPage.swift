@@ -18,23 +18,29 @@ import XenPlatform
 
   @inlinable var entryCount: UInt32 { mask &+ 1 }
 
-  /// Every word access is one 4-byte atomic, so a peer's write is seen whole or not at all.
-  @inlinable func load(_ offset: Int, acquiring: Bool) -> RingIndex {
+  /// Every word access is one 4-byte atomic, so a peer's write is seen whole or not at all. Acquiring: what an index covers is
+  /// read after it.
+  @inlinable func load(_ offset: Int) -> RingIndex {
     // Safe: the region is page-aligned and longer than its header, and Atomic<UInt32> has UInt32's layout.
     let word = unsafe (baseAddress + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
-    return RingIndex(
-      rawValue: unsafe acquiring
-        ? word.pointee.load(ordering: .acquiring) : word.pointee.load(ordering: .sequentiallyConsistent))
+    return RingIndex(rawValue: unsafe word.pointee.load(ordering: .acquiring))
   }
 
-  @inlinable func store(_ index: RingIndex, at offset: Int, releasing: Bool) {
+  /// Releasing: the slots' bytes are visible before the index that covers them.
+  @inlinable func store(_ index: RingIndex, at offset: Int) {
     // Safe: as in `load`.
     let word = unsafe (baseAddress + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
-    if releasing {
-      unsafe word.pointee.store(index.rawValue, ordering: .releasing)
-    } else {
-      unsafe word.pointee.store(index.rawValue, ordering: .sequentiallyConsistent)
-    }
+    unsafe word.pointee.store(index.rawValue, ordering: .releasing)
+  }
+
+  /// As `store(_:at:)`, and before every later load (`xen_mb`): an end that stores an index and then loads the other's, against
+  /// the other end, which does the reverse, must not miss it.
+  ///
+  /// A store and a barrier, and not one exchange: an exchange fetches its line only once all earlier stores are done, while a
+  /// store's line comes over from the other core together with the slot's.
+  @inlinable func storeBeforeLoads(_ index: RingIndex, at offset: Int) {
+    store(index, at: offset)
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
   }
 
   /// Copies a slot out exactly once: after the barrier the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
@@ -63,9 +69,9 @@ import XenPlatform
   /// `SHARED_RING_INIT`, and every slot zeroed as well (XSA-403): the front end's, once, before it tells anybody.
   @inlinable func initialise(region: borrowing SharedRegion, at index: RingIndex) {
     region.bytes.zero()
-    store(index, at: RingLayout.requestProducerOffset, releasing: true)
-    store(index.advanced(by: 1), at: RingLayout.requestEventOffset, releasing: true)
-    store(index, at: RingLayout.responseProducerOffset, releasing: true)
-    store(index.advanced(by: 1), at: RingLayout.responseEventOffset, releasing: true)
+    store(index, at: RingLayout.requestProducerOffset)
+    store(index.advanced(by: 1), at: RingLayout.requestEventOffset)
+    store(index, at: RingLayout.responseProducerOffset)
+    store(index.advanced(by: 1), at: RingLayout.responseEventOffset)
   }
 }

@@ -27,7 +27,7 @@ struct RingDump {
   let statistics: RingStatistics
 
   func line(_ end: String, mine: String) -> String {
-    let word = { page.load($0, acquiring: true) }
+    let word = { page.load($0) }
     return "\(end) ring of \(page.entryCount): \(mine); shared req_prod \(word(RingLayout.requestProducerOffset))"
       + " req_event \(word(RingLayout.requestEventOffset)) rsp_prod \(word(RingLayout.responseProducerOffset))"
       + " rsp_event \(word(RingLayout.responseEventOffset)); notified \(statistics.notificationsSent),"

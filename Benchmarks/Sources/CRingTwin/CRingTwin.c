@@ -3,9 +3,9 @@
 #include "Shapes.h"
 
 // Both ends' work, as a careful driver has it: every producer index is checked, every entry is copied out before it is
-// used, and an end looks once more before it would sleep. The front end keeps a shadow of each request and finds it again
-// by the response's id; the back end reads every field that the request uses. The ends get a pointer each, as two domains
-// have a mapping each.
+// used, and an end looks once more before it would sleep. The front end makes each request anew, keeps what differs in a shadow,
+// and finds that again by the response's id; the back end reads every field that the request uses. The ends get a pointer each,
+// as two domains have a mapping each.
 //
 // With `every_check`, the same bounds as our rings: no put into a full ring, no request without room for its response.
 // With `whole_slot`, a response leaves no old byte in its slot, as ours does not (XSA-216).
@@ -26,8 +26,10 @@
       for (uint32_t place = 0; place < batch; place++) {                                                               \
         if (every_check && RING_FULL(&front)) abort();                                                                 \
         ring##_request_t *shadow = &shadows[(done + place) % SHADOWS];                                                 \
+        ring##_request_t request = {0};                                                                                \
         tag##_fill(shadow, done + place);                                                                              \
-        *RING_GET_REQUEST(&front, front.req_prod_pvt) = *shadow;                                                       \
+        tag##_fill(&request, done + place);                                                                            \
+        *RING_GET_REQUEST(&front, front.req_prod_pvt) = request;                                                       \
         front.req_prod_pvt++;                                                                                          \
       }                                                                                                                \
       RING_PUSH_REQUESTS_AND_CHECK_NOTIFY(&front, notify);                                                             \

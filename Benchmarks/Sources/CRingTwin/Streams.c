@@ -33,6 +33,7 @@ struct thread {
   ring_end_work *work;
   int place;
   pthread_barrier_t *start;
+  uint64_t begun, ended;
 };
 
 // Each end on the processor of its place among those that the process may use.
@@ -45,18 +46,20 @@ static void pin(int place) {
   pthread_setaffinity_np(pthread_self(), sizeof one, &one);
 }
 
-static void *run(void *argument) {
-  struct thread *thread = argument;
-  pin(thread->place);
-  pthread_barrier_wait(thread->start);
-  thread->work(&thread->end);
-  return NULL;
-}
-
 static uint64_t now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+static void *run(void *argument) {
+  struct thread *thread = argument;
+  pin(thread->place);
+  pthread_barrier_wait(thread->start);
+  thread->begun = now();
+  thread->work(&thread->end);
+  thread->ended = now();
+  return NULL;
 }
 
 uint64_t ring_ends_run(ring_end_work *front_work, ring_end *front, ring_end_work *back_work, ring_end *back) {
@@ -70,15 +73,16 @@ uint64_t ring_ends_run(ring_end_work *front_work, ring_end *front, ring_end_work
     if (front->own < 0 || back->own < 0) abort();
   }
   pthread_barrier_t start;
-  pthread_barrier_init(&start, NULL, 3);
-  struct thread threads[2] = {{*front, front_work, 0, &start}, {*back, back_work, 1, &start}};
+  pthread_barrier_init(&start, NULL, 2);
+  struct thread threads[2] = {
+      {.end = *front, .work = front_work, .place = 0, .start = &start}, {.end = *back, .work = back_work, .place = 1, .start = &start}};
   pthread_t handles[2];
   for (int place = 0; place < 2; place++)
     if (pthread_create(&handles[place], NULL, run, &threads[place])) abort();
-  pthread_barrier_wait(&start);
-  uint64_t begin = now();
   for (int place = 0; place < 2; place++) pthread_join(handles[place], NULL);
-  uint64_t elapsed = now() - begin;
+  // By the threads' own clocks: this one may get no processor before both have ended.
+  uint64_t begun = threads[0].begun < threads[1].begun ? threads[0].begun : threads[1].begun;
+  uint64_t ended = threads[0].ended > threads[1].ended ? threads[0].ended : threads[1].ended;
   pthread_barrier_destroy(&start);
   *front = threads[0].end;
   *back = threads[1].end;
@@ -86,7 +90,7 @@ uint64_t ring_ends_run(ring_end_work *front_work, ring_end *front, ring_end_work
     close(front->own);
     close(back->own);
   }
-  return elapsed;
+  return ended - begun;
 }
 
 // The front end keeps the ring full, a batch a push, and takes what has come back; the back end answers what it finds, and
@@ -105,8 +109,10 @@ uint64_t ring_ends_run(ring_end_work *front_work, ring_end *front, ring_end_work
         for (uint32_t place = 0; place < end->batch; place++) {                                                        \
           if (RING_FULL(&front)) abort();                                                                              \
           ring##_request_t *shadow = &shadows[sent % SHADOWS];                                                         \
-          tag##_fill(shadow, sent++);                                                                                  \
-          *RING_GET_REQUEST(&front, front.req_prod_pvt) = *shadow;                                                     \
+          ring##_request_t request = {0};                                                                              \
+          tag##_fill(shadow, sent);                                                                                    \
+          tag##_fill(&request, sent++);                                                                                \
+          *RING_GET_REQUEST(&front, front.req_prod_pvt) = request;                                                     \
           front.req_prod_pvt++;                                                                                        \
         }                                                                                                              \
         RING_PUSH_REQUESTS_AND_CHECK_NOTIFY(&front, notify);                                                           \

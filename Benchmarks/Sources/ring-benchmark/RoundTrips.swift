@@ -91,8 +91,8 @@ let shadowCount = 4096
 /// Sends `trips` requests around a ring, `batch` at a time, and returns a sum of what was read from requests and
 /// responses.
 ///
-/// The same steps as the C twin's: the front end keeps a shadow of each request and finds it again by the response's id,
-/// the back end reads every field that the request uses, and each end looks once more before it would sleep.
+/// The same steps as the C twin's: the front end makes each request anew, keeps what differs in a shadow, and finds that again by
+/// the response's id; the back end reads every field that the request uses, and each end looks once more before it would sleep.
 func roundTrips<Shape: BenchmarkedProtocol>(
   _ shape: Shape.Type, over pages: PrivatePages, batch: UInt32, trips: UInt64
 ) throws(RingViolation) -> UInt64 {
@@ -110,7 +110,9 @@ func roundTrips<Shape: BenchmarkedProtocol>(
       let number = done &+ UInt64(place)
       let shadow = unsafe shadows + Int(truncatingIfNeeded: number % UInt64(shadowCount))
       unsafe Shape.fill(&shadow.pointee, number)
-      unsafe front.put(shadow.pointee)
+      var request = Shape.empty
+      Shape.fill(&request, number)
+      front.put(request)
     }
     if front.pushAndCheckNotify() { notifications &+= 1 }
     repeat {

@@ -33,8 +33,10 @@ func streamFront<Shape: BenchmarkedProtocol>(_ shape: Shape.Type, _ end: inout r
       for _ in 0..<batch {
         let shadow = unsafe shadows + Int(truncatingIfNeeded: sent % UInt64(shadowCount))
         unsafe Shape.fill(&shadow.pointee, sent)
+        var request = Shape.empty
+        Shape.fill(&request, sent)
         sent &+= 1
-        unsafe front.put(shadow.pointee)
+        front.put(request)
       }
       if front.pushAndCheckNotify() { unsafe ring_end_wake(&end) }
       isIdle = false

@@ -68,7 +68,8 @@ private func printTwoThreads(rounds: Int) throws {
       let (c, swift): (Stream, Stream) = isBlock ? (.cBlock, .swiftBlock) : (.cTransmit, .swiftTransmit)
       let streams = [c, swift, swift.with(backOf: c), c.with(backOf: swift)]
       for batch in batches {
-        let trips: UInt64 = sleeps ? 320_000 : 640_000
+        // Some tenth of a second.
+        let trips: UInt64 = (sleeps ? 640_000 : batch == 1 ? 1_280_000 : 5_120_000)
         var wakeups = streams.map { _ in [Double]() }
         let turns = try Turns(
           rounds: rounds,
