@@ -16,7 +16,8 @@ help:
 	@echo "make demo        a disk and packets through both ends of both drivers, no hypervisor needed"
 	@echo "make test        lint, every test, the examples, the cost of the hot paths, and five cases of xen-test"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
-	@echo "make bench-all   every table by the clock beside its peer, and which goals were reached: some twenty minutes"
+	@echo "make bench-all   every table by the clock beside its peer, and which goals were reached: some twenty minutes;"
+	@echo "                 WRITE=1 puts them into docs/PERFORMANCE.md"
 	@echo "make model       check the models of the rings' notification protocol: every interleaving"
 	@echo "make genmc       the same under C11's memory orders; builds the checker first"
 	@echo "make sanitize    the rings' two ends in two threads under Thread Sanitizer"
@@ -72,9 +73,10 @@ bench: deps
 	Benchmarks/driver-thresholds
 	Benchmarks/block-growth
 
-# DISKS: where the files of the disks lie.
+# DISKS: where the files of the disks lie. WRITE=1: the tables into docs/PERFORMANCE.md.
 bench-all: deps
-	Benchmarks/all $(DISKS)
+	@$(MAKE) -s deps PACKAGES=qemu-system-common # qemu-storage-daemon
+	Benchmarks/all $(if $(WRITE),--write) $(DISKS)
 
 # Seconds. What weak memory adds is `make genmc`'s: its checker is no package, and is built from source once.
 model: deps

@@ -75,7 +75,9 @@ uint64_t ring_ends_run(ring_end_work *front_work, ring_end *front, ring_end_work
   pthread_barrier_t start;
   pthread_barrier_init(&start, NULL, 2);
   struct thread threads[2] = {
-      {.end = *front, .work = front_work, .place = 0, .start = &start}, {.end = *back, .work = back_work, .place = 1, .start = &start}};
+      {.end = *front, .work = front_work, .place = 0, .start = &start},
+      {.end = *back, .work = back_work, .place = 1, .start = &start},
+  };
   pthread_t handles[2];
   for (int place = 0; place < 2; place++)
     if (pthread_create(&handles[place], NULL, run, &threads[place])) abort();

@@ -99,6 +99,8 @@ struct Packets: Sendable {
   private(set) var bytes: [UInt8] = []
   let metadata: NetPacketMetadata
   private let byteCount: Int
+  /// Each begins at a cache line of its own.
+  private var stride: Int { (byteCount + 63) & ~63 }
 
   init(byteCount: Int) {
     self.byteCount = byteCount
@@ -114,12 +116,12 @@ struct Packets: Sendable {
     bytes += [0, 0x16, 0x3E, 0, 0, 2, 0, 0x16, 0x3E, 0, 0, 1, 8, 0, 0x45, 0, UInt8(ip >> 8), UInt8(ip & 0xFF)]
     bytes += [0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, UInt8(port >> 8), UInt8(port & 0xFF), 0, 80]
     bytes += [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xFF, 0xFF, 0, 0, 0, 0]
-    bytes += [UInt8](repeating: 0xA5, count: start + byteCount - bytes.count)
+    bytes += [UInt8](repeating: 0xA5, count: start + stride - bytes.count)
   }
 
   /// Where in the bytes the packet with this number is; they come round again.
   func place(of number: Int) -> Range<Int> {
-    let start = (number & 63) * byteCount
+    let start = (number & 63) * stride
     return start..<start + byteCount
   }
 }

@@ -1,10 +1,11 @@
-// net-twin tx|rx BYTES QUEUES SECONDS: the same packets as net-benchmark's, moved by the macros of ring.h and memcpy, with as
+// net-twin tx|rx BYTES QUEUES SECONDS MICROSECONDS: the same packets as net-benchmark's, moved by the macros of ring.h and memcpy, with as
 // many copies and threads: one for the front end of all queues, and one for each queue's back end. Prints packets and bytes a
 // second. Both ends check what they read as a careful driver does; there is no grant table, no store, and no hash of flows:
-// the queues are taken in turn.
+// the queues are taken in turn. A back end looks for so many microseconds before it sleeps.
 #define _GNU_SOURCE
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,6 +27,8 @@
 #include <xen/io/netif.h>
 
 enum { PAGE = 4096, SLOTS = 256, MAX_PAGES = 16, BATCH = 64, LINE_FRAMES = 256, LINE_BYTES = 512 * 1024, MAX_QUEUES = 8 };
+// As many flows as net-benchmark has, each with a packet of its own.
+enum { FRAMES = 64 };
 
 struct queue {
   netif_tx_front_ring_t tx_front;
@@ -48,8 +51,13 @@ struct queue {
 static struct queue queues[MAX_QUEUES];
 static unsigned byte_count, page_count, queue_count;
 static bool is_tx, is_segmented;
+static double looking;  // Seconds.
 static atomic_bool stopping;
-static unsigned char *frame;
+static unsigned char *frames;
+
+// Each begins at a cache line; they come round again.
+static unsigned stride(void) { return (byte_count + 63) & ~63u; }
+static const unsigned char *frame(unsigned number) { return frames + (size_t)(number % FRAMES) * stride(); }
 
 static void *pages(size_t count) {
   void *address = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -62,16 +70,19 @@ static void notify(int event) {
   if (write(event, &one, 8) != 8) abort();
 }
 
-static void wait_for(int event) {
-  struct pollfd wait = {.fd = event, .events = POLLIN};
-  uint64_t count;
-  if (poll(&wait, 1, 100) == 1 && read(event, &count, 8) != 8) abort();
-}
-
 static double now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return time.tv_sec + time.tv_nsec * 1e-9;
+}
+
+// Looks for a while before it sleeps, when it is to.
+static void wait_for(int event) {
+  struct pollfd wait = {.fd = event, .events = POLLIN};
+  uint64_t count;
+  for (double begun = looking > 0 ? now() : 0; looking > 0 && now() < begun + looking; sched_yield())
+    if (poll(&wait, 1, 0) == 1) break;
+  if (poll(&wait, 1, 100) == 1 && read(event, &count, 8) != 8) abort();
 }
 
 // Front end, transmit.
@@ -90,11 +101,13 @@ static bool has_room(struct queue *queue) {
 }
 
 static bool send_frame(struct queue *queue) {
+  static unsigned sent;
   if (!has_room(queue)) return false;
+  const unsigned char *bytes = frame(sent++);
   for (unsigned part = 0, offset = 0; part < page_count; part++, offset += PAGE) {
     uint16_t id = queue->free_ids[--queue->free_count];
     unsigned count = byte_count - offset < PAGE ? byte_count - offset : PAGE;
-    memcpy(queue->tx_pages + (size_t)id * PAGE, frame + offset, count);
+    memcpy(queue->tx_pages + (size_t)id * PAGE, bytes + offset, count);
     queue->in_flight[id] = true;
     netif_tx_request_t *request = RING_GET_REQUEST(&queue->tx_front, queue->tx_front.req_prod_pvt++);
     request->gref = id;
@@ -235,10 +248,10 @@ static void take(struct queue *queue, bool *more) {
 }
 
 static void fill_line(struct queue *queue) {
-  unsigned needed = (byte_count + 63) & ~63u;
+  unsigned needed = stride(), next = 0;
   while (queue->line_count < LINE_FRAMES && (queue->line_count + 1) * needed <= LINE_BYTES) {
     if (queue->line_end + needed > LINE_BYTES) queue->line_end = 0;
-    memcpy(queue->line + queue->line_end, frame, byte_count);
+    memcpy(queue->line + queue->line_end, frame(next++), byte_count);
     queue->offsets[(queue->line_first + queue->line_count++) % LINE_FRAMES] = queue->line_end;
     queue->line_end += needed;
   }
@@ -368,19 +381,21 @@ static unsigned long work(double seconds, double *elapsed) {
 }
 
 int main(int count, char **arguments) {
-  double seconds = count == 5 ? atof(arguments[4]) : 0, elapsed;
-  byte_count = count == 5 ? atoi(arguments[2]) : 0;
-  queue_count = count == 5 ? atoi(arguments[3]) : 0;
+  double seconds = count == 6 ? atof(arguments[4]) : 0, elapsed;
+  byte_count = count == 6 ? atoi(arguments[2]) : 0;
+  queue_count = count == 6 ? atoi(arguments[3]) : 0;
+  looking = count == 6 ? atof(arguments[5]) * 1e-6 : 0;
   if (seconds <= 0 || byte_count < 64 || byte_count > 65535 || queue_count < 1 || queue_count > MAX_QUEUES ||
       (strcmp(arguments[1], "tx") && strcmp(arguments[1], "rx"))) {
-    fprintf(stderr, "usage: net-twin tx|rx BYTES QUEUES SECONDS\n");
+    fprintf(stderr, "usage: net-twin tx|rx BYTES QUEUES SECONDS MICROSECONDS\n");
     return 2;
   }
   is_tx = arguments[1][0] == 't';
   page_count = (byte_count + PAGE - 1) / PAGE;
   is_segmented = byte_count > 1514;
-  frame = pages(MAX_PAGES);
-  memset(frame, 0xA5, byte_count);
+  // Not at a page's beginning, where some processors copy slowly to another's, as net-benchmark's are not.
+  frames = pages(FRAMES * MAX_PAGES + 1) + 64;
+  memset(frames, 0xA5, (size_t)FRAMES * stride());
   for (unsigned index = 0; index < queue_count; index++) start(&queues[index]);
   work(0.2, &elapsed);
   unsigned long packets = work(seconds, &elapsed);
