@@ -17,7 +17,7 @@ help:
 	@echo "make test        lint, every test, the examples, the cost of the hot paths, and five cases of xen-test"
 	@echo "make bench       what the hot paths cost: instructions, allocations, retains"
 	@echo "make bench-all   every table by the clock beside its peer, and which goals were reached: some twenty minutes;"
-	@echo "                 WRITE=1 puts them into docs/PERFORMANCE.md"
+	@echo "                 WRITE=1 puts them into docs/PERFORMANCE.md and Benchmarks/README.md"
 	@echo "make model       check the models of the rings' notification protocol: every interleaving"
 	@echo "make genmc       the same under C11's memory orders; builds the checker first"
 	@echo "make sanitize    the rings' two ends in two threads under Thread Sanitizer"
@@ -73,7 +73,7 @@ bench: deps
 	Benchmarks/driver-thresholds
 	Benchmarks/block-growth
 
-# DISKS: where the files of the disks lie. WRITE=1: the tables into docs/PERFORMANCE.md.
+# DISKS: where the files of the disks lie. WRITE=1: the tables into the documents.
 bench-all: deps
 	@$(MAKE) -s deps PACKAGES=qemu-system-common # qemu-storage-daemon
 	Benchmarks/all $(if $(WRITE),--write) $(DISKS)
@@ -87,7 +87,7 @@ genmc: deps
 	@Models/genmc build
 	Models/run orders
 
-# Fails unless the same rings with relaxed memory orders are caught.
+# Fails unless the same rings with relaxed memory orders, and without the barrier, are caught.
 sanitize: deps
 	Tests/Threads/run
 

@@ -70,16 +70,12 @@ static unsigned available(void) {
 
 // BackRing.wake(after:), with which finalCheck ends.
 static bool wake(unsigned count) {
-#if defined(EVENT_AFTER_LOOK)  // Negative control.
+#ifdef EVENT_AFTER_LOOK  // Negative control.
   checked = atomic_load_explicit(&shared_producer, PRODUCER_LOAD);
+#endif
   atomic_store_explicit(&shared_event, consumed + count, memory_order_release);
   BARRIER();
-#elif defined(NO_LOOK)  // Negative control.
-  atomic_store_explicit(&shared_event, consumed + count, memory_order_release);
-  BARRIER();
-#else
-  atomic_store_explicit(&shared_event, consumed + count, memory_order_release);
-  BARRIER();
+#if !defined(EVENT_AFTER_LOOK) && !defined(NO_LOOK)  // The second is a negative control, too.
   checked = atomic_load_explicit(&shared_producer, PRODUCER_LOAD);
 #endif
   return checked - consumed >= count;

@@ -1,5 +1,5 @@
-// net-twin tx|rx BYTES QUEUES SECONDS MICROSECONDS: the same packets as net-benchmark's, moved by the macros of ring.h and memcpy, with as
-// many copies and threads: one for the front end of all queues, and one for each queue's back end. Prints packets and bytes a
+// net-twin tx|rx BYTES QUEUES SECONDS MICROSECONDS: the same packets as net-benchmark's, moved by the macros of ring.h and memcpy, with
+// as many copies and threads: one for the front end of all queues, and one for each queue's back end. Prints packets and bytes a
 // second. Both ends check what they read as a careful driver does; there is no grant table, no store, and no hash of flows:
 // the queues are taken in turn. A back end looks for so many microseconds before it sleeps.
 #define _GNU_SOURCE
