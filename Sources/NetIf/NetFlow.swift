@@ -15,7 +15,7 @@ public struct NetFlow: Sendable {
   /// ports.
   let words: InlineArray<9, UInt32>
 
-  var addressWordCount: Int { network == .ipv4 ? 2 : 8 }
+  var addressWordCount: Int { network.addressByteCount / 4 }
   var wordCount: Int { transport == nil ? addressWordCount : addressWordCount &+ 1 }
 
   /// Finds the flow of a frame, whatever its bytes are (IEEE 802.1Q, RFC 791, RFC 8200).
@@ -23,59 +23,57 @@ public struct NetFlow: Sendable {
   /// - Parameter frame: from its Ethernet header on, in memory that nobody else can change.
   /// - Returns: nil for a frame that is not IP, or ends before its addresses.
   public init?(of frame: Span<UInt8>) {
-    var offset = 12
-    var etherType = frame.word16(at: offset)
-    for _ in 0..<2 where etherType == 0x8100 || etherType == 0x88A8 {
-      offset &+= NetIf.vlanTagByteCount
-      etherType = frame.word16(at: offset)
-    }
-    offset &+= 2
-    switch etherType {
-    case 0x0800: self.init(ipv4: frame, at: offset)
-    case 0x86DD: self.init(ipv6: frame, at: offset)
-    default: return nil
-    }
-  }
-
-  private init?(ipv4 frame: Span<UInt8>, at start: Int) {
-    guard let first = frame.word32(at: start), let source = frame.word32(at: start &+ 12),
-      let destination = frame.word32(at: start &+ 16), let place = frame.word16(at: start &+ 6),
-      let third = frame.word32(at: start &+ 8)
-    else { return nil }
-    let headerWordCount = Int(truncatingIfNeeded: first &>> 24 & 0xF)
-    guard first &>> 28 == 4, headerWordCount >= 5 else { return nil }
-    network = .ipv4
-    var ports: UInt32?
-    // No fragment, not even the first one: the others have no ports to go with it by.
-    if place & 0x3FFF == 0, let transport = NetHeaders.Transport(rawValue: UInt8(truncatingIfNeeded: third &>> 16)) {
-      ports = frame.word32(at: start &+ headerWordCount &* 4)
-      self.transport = ports == nil ? nil : transport
-    } else {
-      transport = nil
-    }
-    words = [source, destination, ports ?? 0, 0, 0, 0, 0, 0, 0]
-  }
-
-  private init?(ipv6 frame: Span<UInt8>, at start: Int) {
-    guard let first = frame.word32(at: start), let second = frame.word32(at: start &+ 4), first &>> 28 == 6 else {
-      return nil
-    }
-    network = .ipv6
+    guard let place = Place(in: frame) else { return nil }
+    (network, transport) = (place.network, place.transport)
     var words = InlineArray<9, UInt32>(repeating: 0)
-    for index in 0..<8 {
-      guard let word = frame.word32(at: start &+ 8 &+ index &* 4) else { return nil }
-      words[index] = word
-    }
-    let next = UInt8(truncatingIfNeeded: second &>> 8)
-    if let (transport, offset) = Self.transport(in: frame, at: start &+ 40, number: next),
-      let ports = frame.word32(at: offset)
-    {
-      words[8] = ports
-      self.transport = transport
-    } else {
-      transport = nil
-    }
+    let addressWordCount = place.network.addressByteCount / 4
+    for index in 0..<addressWordCount { words[index] = frame.word32(at: place.addresses &+ index &* 4) ?? 0 }
+    if place.transport != nil { words[addressWordCount] = frame.word32(at: place.ports) ?? 0 }
     self.words = words
+  }
+
+  /// Where in a frame lies what tells its flow. All of it is there.
+  private struct Place {
+    let network: NetHeaders.Network
+    /// Nil when the flow has no ports.
+    let transport: NetHeaders.Transport?
+    let addresses: Int
+    let ports: Int
+
+    @inline(__always) init?(in frame: Span<UInt8>) {
+      var start = 14
+      var etherType = frame.word16(at: 12)
+      for _ in 0..<2 where etherType == 0x8100 || etherType == 0x88A8 {
+        etherType = frame.word16(at: start &+ 2)
+        start &+= NetIf.vlanTagByteCount
+      }
+      switch etherType {
+      case 0x0800:
+        guard start &+ 20 <= frame.count, let first = frame.word16(at: start), first &>> 12 == 4,
+          let fragment = frame.word16(at: start &+ 6), let number = frame.word16(at: start &+ 8)
+        else { return nil }
+        let headerByteCount = Int(first &>> 8 & 0xF) &* 4
+        guard headerByteCount >= 20 else { return nil }
+        (network, addresses, ports) = (.ipv4, start &+ 12, start &+ headerByteCount)
+        // No fragment, not even the first one: the others have no ports to go with it by.
+        transport =
+          fragment & 0x3FFF == 0 && ports &+ 4 <= frame.count
+          ? NetHeaders.Transport(rawValue: UInt8(truncatingIfNeeded: number)) : nil
+      case 0x86DD:
+        guard start &+ 40 <= frame.count, let first = frame.word16(at: start), first &>> 12 == 6,
+          let number = frame.word16(at: start &+ 6)
+        else { return nil }
+        (network, addresses) = (.ipv6, start &+ 8)
+        if let (transport, offset) = NetFlow.transport(in: frame, at: start &+ 40, number: UInt8(number &>> 8)),
+          offset &+ 4 <= frame.count
+        {
+          (self.transport, ports) = (transport, offset)
+        } else {
+          (transport, ports) = (nil, 0)
+        }
+      default: return nil
+      }
+    }
   }
 
   /// What comes behind IPv6's extension headers, and where.
@@ -98,24 +96,31 @@ public struct NetFlow: Sendable {
     return nil
   }
 
-  /// Which of a card's queues the flow's packets take when nobody has said otherwise: always the same one.
+  /// Which of a card's queues the packets of a frame's flow take when nobody has said otherwise: always the same one.
   ///
-  /// - Parameter queueCount: at least one, and less than 2^32.
-  public func queue(of queueCount: Int) -> Int {
+  /// - Parameters:
+  ///   - frame: from its Ethernet header on, in memory that nobody else can change.
+  ///   - queueCount: at least one, and less than 2^32.
+  /// - Returns: 0 for a frame that has no flow.
+  public static func queue(for frame: Span<UInt8>, of queueCount: Int) -> Int {
     precondition(queueCount > 0, "a queue at least")
-    // Nobody else needs to come to the same, so it is less work than ``Toeplitz``: multiplied by 2^64 over the golden ratio, each
-    // word reaches the upper half, which the next one is then mixed with.
+    guard queueCount > 1, let place = Place(in: frame) else { return 0 }
+    // Nobody else needs to come to the same, so it is less work than ``Toeplitz``, and the words stay in registers.
     var hash: UInt64 = 0
-    for index in 0..<wordCount {
-      hash = (hash &>> 32 ^ hash ^ UInt64(words[index])) &* 0x9E37_79B9_7F4A_7C15
+    for index in 0..<place.network.addressByteCount / 4 {
+      hash = mixed(hash, with: UInt64(frame.word32(at: place.addresses &+ index &* 4) ?? 0))
     }
+    if place.transport != nil { hash = mixed(hash, with: UInt64(frame.word32(at: place.ports) ?? 0)) }
+    // Once more: the last word has reached the upper half only by multiples of one number, and flows whose ports follow
+    // one another in steps, as those of one program do, would share a queue.
+    hash = mixed(hash, with: 0)
     // The part of all hashes that lies below this one, in queues.
     return Int(truncatingIfNeeded: ((hash &>> 32) &* UInt64(queueCount)) &>> 32)
   }
 
-  /// The same for a frame as it is; 0 where it has no flow.
-  public static func queue(for frame: Span<UInt8>, of queueCount: Int) -> Int {
-    queueCount > 1 ? NetFlow(of: frame)?.queue(of: queueCount) ?? 0 : 0
+  /// Multiplied by 2^64 over the golden ratio, a word reaches the upper half, which the next one is then mixed with.
+  @inline(__always) private static func mixed(_ hash: UInt64, with word: UInt64) -> UInt64 {
+    (hash &>> 32 ^ hash ^ word) &* 0x9E37_79B9_7F4A_7C15
   }
 }
 

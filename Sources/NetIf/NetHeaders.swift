@@ -2,7 +2,12 @@
 ///
 /// All offsets are in bytes from the frame's start and, however hostile the bytes, within the frame.
 public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
-  public enum Network: BitwiseCopyable, Hashable, Sendable { case ipv4, ipv6 }
+  public enum Network: BitwiseCopyable, Hashable, Sendable {
+    case ipv4, ipv6
+
+    /// The source address and the destination address.
+    var addressByteCount: Int { self == .ipv4 ? 8 : 32 }
+  }
 
   /// The numbers of the protocols (RFC 9293, RFC 768).
   public enum Transport: UInt8, BitwiseCopyable, Sendable {

@@ -114,11 +114,12 @@ struct NetTapNamespaceTests {
     #expect(received.count == 2 && received.allSatisfy { $0 > 16 << 20 }, "\(run.output)")
   }
 
-  /// Several flows at once, both ways; what crosses is cut into segments by the machine, and by nobody before.
+  /// Several flows at once, both ways; what crosses is cut into segments by the machine, and by nobody before. Their ports are
+  /// the same each time, and so are their queues: four flows on each of two, in each direction.
   private static let severalFlows = """
     guest iperf3 --server --one-off >&/dev/null & server=$!
     until guest ss -tln | grep -q :5201; do sleep 0.02; done
-    iperf3 --client 10.9.0.2 --parallel 8 --bytes 40M --json ${1-} >iperf.json || { cat iperf.json; exit 1; }
+    iperf3 --client 10.9.0.2 --parallel 8 --cport 50140 --bytes 40M --json ${1-} >iperf.json || { cat iperf.json; exit 1; }
     wait $server
     kill -INT $tap; wait $tap
 
