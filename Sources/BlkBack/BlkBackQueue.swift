@@ -15,6 +15,9 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     self.work = work
   }
 
+  /// What a queue keeps, it keeps for a second at least; how long requests take, it times by ``BlkBackWork/clock``.
+  let goesByTicks = true
+
   func poll(now: Uptime, budget: Int) -> PollOutcome {
     do throws(RingViolation) { return try work.poll(now: now, budget: budget) } catch {
       violation = error

@@ -13,6 +13,7 @@ extension BlkBackWork {
     guard takesMore else { return 0 }
     try countWaited()
     let limit = min(Int(try ring.available()), budget, freePlaces.count)
+    let takenAt = limit > 0 ? timeTurn() : 0
     var taken = 0
     while taken < limit, barrier == nil {
       let index = ring.requestIndex
@@ -23,9 +24,18 @@ extension BlkBackWork {
       // Before each one is done, and not once for all: the answer to one that does not pass is put here, over a slot from
       // which a successor would read again.
       record?.consumed = ring.requestIndex
-      admit(raw, place)
+      admit(raw, place, takenAt: takenAt)
     }
     return taken
+  }
+
+  /// - Returns: when the turn takes its requests, or zero when they are not timed.
+  private mutating func timeTurn() -> UInt64 {
+    untimedTurns += 1
+    guard untimedTurns == Self.turnsPerMeasurement else { return 0 }
+    untimedTurns = 0
+    timedAt = clock().nanoseconds
+    return timedAt
   }
 
   /// Everything that has been taken goes as far as it does without waiting for the store: what a store completes at once
@@ -45,20 +55,21 @@ extension BlkBackWork {
   private mutating func replay() {
     var count = 0
     while count < replays.count, barrier == nil {
-      admit(replays[count].request, replays[count].slot)
+      admit(replays[count].request, replays[count].slot, takenAt: 0)
       count += 1
     }
     replays.removeFirst(count)
     isReplaying = !replays.isEmpty || inFlightCount > 0
   }
 
-  @inline(__always) private mutating func admit(_ raw: BlkIfRequest, _ place: Int) {
+  @inline(__always) private mutating func admit(_ raw: BlkIfRequest, _ place: Int, takenAt: UInt64) {
     do throws(BlkRequestFault) {
       let (rules, start) = (rules, place * maxSegmentCount)
       var span = segments.mutableSpan
       let request = try BlkRequest(parsing: raw, by: rules, segments: &span, at: start)
-      places[place] = Place(request: request, takenAt: now, isParsed: request.indirectPageCount == 0)
+      places[place] = Place(request: request, takenAt: takenAt, isParsed: request.indirectPageCount == 0)
       inFlightCount += 1
+      if takenAt > 0 { timedCount += 1 }
       if request.kind == .writeBarrier { barrier = place } else { arrived.append(place) }
     } catch { answer(place, id: raw.id, operation: raw.answeredOperation, status: error.status) }
   }

@@ -6,7 +6,7 @@ extension BlkBackWork {
   /// What the store has completed, reads with their payload copied out, is answered.
   mutating func finish() {
     guard !completions.list.isEmpty else { return }
-    now = clock().nanoseconds
+    if timedCount > 0 { timedAt = clock().nanoseconds }
     for index in completions.list.indices {
       let completion = completions.list[index]
       guard let place = places[completion.slot] else { preconditionFailure("a store completes a request once") }
@@ -34,7 +34,10 @@ extension BlkBackWork {
   /// Puts the response of the request at `place`, which nobody else gets before the response is shown.
   @inline(__always) mutating func answer(_ place: Int, id: UInt64, operation: UInt8, status: Int16) {
     if let former = places[place] {
-      counts.latency.add(nanoseconds: now &- former.takenAt)
+      if former.takenAt > 0 {
+        counts.latency.add(nanoseconds: timedAt &- former.takenAt)
+        timedCount -= 1
+      }
       giveBackBuffers(of: place)
       places[place] = nil
       inFlightCount -= 1

@@ -17,7 +17,7 @@ public struct BlkBackStatistics: Hashable, Sendable, CustomStringConvertible {
   public var failedRequests: UInt64 = 0
   /// Requests that had to wait: in the ring until a barrier before them had completed, or for buffers.
   public var waitedRequests: UInt64 = 0
-  /// From the beginning of the poll that took a request out of the ring until its batch was answered.
+  /// From when a request was taken out of the ring until its batch was answered, for the requests of one turn in eight.
   public var latency = LatencyHistogram()
   public var ring = RingStatistics()
 
@@ -47,6 +47,6 @@ public struct BlkBackStatistics: Hashable, Sendable, CustomStringConvertible {
       ("wr_sect", sectorsWritten), ("failed", failedRequests),
     ]
     let lines = counts.map { name, count in name + String(repeating: " ", count: 9 - name.count) + "\(count)" }
-    return lines.joined(separator: "\n") + "\nfrom taken to answered:\n\(latency)"
+    return lines.joined(separator: "\n") + "\nfrom taken to answered, of one turn in eight:\n\(latency)"
   }
 }

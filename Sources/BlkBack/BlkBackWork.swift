@@ -11,7 +11,7 @@ struct BlkBackWork: ~Copyable {
   /// A place in the in-flight table: what it holds is somebody's from when its request is taken until its answer is shown.
   struct Place {
     var request: BlkRequest
-    /// When the poll began that took it, in nanoseconds.
+    /// When it was taken, in nanoseconds; zero where that is not timed.
     var takenAt: UInt64 = 0
     var number: RequestNumber = 0
     /// Its payload lies in this many buffers, and must be copied; in none when it lies in mapped pages.
@@ -55,8 +55,14 @@ struct BlkBackWork: ~Copyable {
   var persistent: PersistentGrants?
   var lastNumber: RequestNumber = 0
 
-  /// In nanoseconds, when the poll under way began, or last had something to answer.
+  /// In nanoseconds, when the poll under way began.
   var now: UInt64 = 0
+  /// In nanoseconds, when something was last taken or answered that is timed.
+  var timedAt: UInt64 = 0
+  /// Of the requests in flight.
+  var timedCount = 0
+  /// Turns that have taken something since one was timed. The first one is.
+  var untimedTurns = Self.turnsPerMeasurement - 1
   /// When memory is next looked through for what can be given back; and when the queue last had something to do.
   var trimsAt: UInt64?
   var busyAt: UInt64 = 0
@@ -78,6 +84,8 @@ struct BlkBackWork: ~Copyable {
   /// store is busy with the others, and neither waits for the other.
   var answersAtOnce = false
 
+  /// Of so many turns that take requests, those of one are timed: the clock is a system call on many a Xen.
+  static var turnsPerMeasurement: Int { 8 }
   /// How many requests such a store is given in one turn.
   static var turnCount: Int { 16 }
   /// Pages of the frontend's that nobody used for so long are unmapped, as Linux's backend does it.

@@ -28,6 +28,8 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   var geometry: BlockGeometry { image.geometry }
   /// How many operations the kernel has been given.
   var operationCount: UInt64 { work.operationCount }
+  /// With how many system calls.
+  var submissionCount: UInt64 { work.submissionCount }
 
   func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     work.submit(requests, to: &completions)
@@ -44,7 +46,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   private static let maxVectorCount = 128
   private static let maxMergedByteCount = 1 << 20
   private static let tableCount = 64
-  /// How many operations the kernel is given at once.
+  /// How many operations the kernel is given at once, when it needs time for them.
   private static let startCount = 8
   private static let maxDiscardByteCount: UInt64 = 1 << 30
   private static let maxAttempts = 100
@@ -72,6 +74,8 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   private var freeOperations: [Int] = []
   private var inFlightCount = 0
   private var hasPut = false
+  /// All that was last submitted was done as soon as it had begun: to begin it in parts would be system calls and nothing else.
+  private var endsAtOnce = false
   private let vectors: UnsafeMutablePointer<iovec>
   private var freeTables: [Int]
 
@@ -92,6 +96,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
   }
 
   var operationCount: UInt64 { ring.operationCount }
+  var submissionCount: UInt64 { ring.submissionCount }
 
   mutating func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {
     var (index, putCount) = (0, 0)
@@ -106,10 +111,10 @@ final class FileQueue: BlockStore, @unchecked Sendable {
           index = merge(first, requests, from: index)
         }
         start(first)
-        // A disk begins with the first ones while we put the others.
+        // A disk begins with the first ones while we put the others. What the page cache has is done when it has begun.
         putCount += 1
-        if putCount >= Self.startCount {
-          putCount = 0
+        if putCount >= Self.startCount, !endsAtOnce {
+          (putCount, hasPut) = (0, false)
           ring.submit()
         }
       case .writeBarrier: begin(request, .flushBefore, &completions)
@@ -118,6 +123,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
       }
     }
     reap(into: &completions)
+    endsAtOnce = inFlightCount == 0
   }
 
   /// What the kernel has done already is taken after each beginning, so that nobody has to be woken for it.

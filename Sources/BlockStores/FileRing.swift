@@ -9,6 +9,8 @@ import XenPlatform
   private let stopsHalfWay: Bool
   /// How many operations have been put, ever.
   private(set) var operationCount: UInt64 = 0
+  /// How many system calls have begun them.
+  private(set) var submissionCount: UInt64 = 0
 
   /// What the kernel has done.
   struct Completion {
@@ -81,6 +83,7 @@ import XenPlatform
   /// Has the kernel begin all that has been put.
   mutating func submit() {
     while true {
+      submissionCount &+= 1
       switch unsafe io_uring_file_submit(ring) {
       case 0: return
       case 1, -EINTR: break

@@ -28,12 +28,16 @@ public protocol DataQueue: AnyObject, Sendable {
   /// a queue which can take nothing from it now is not woken for it.
   func waits(for descriptor: CInt) -> Bool
 
+  /// Whether a poll is told the time of the machine's last tick, some milliseconds ago, which is no system call on any Xen.
+  var goesByTicks: Bool { get }
+
   /// Does at most `budget` requests' work.
   func poll(now: Uptime, budget: Int) -> PollOutcome
 }
 
 extension DataQueue {
   public func waits(for descriptor: CInt) -> Bool { true }
+  public var goesByTicks: Bool { false }
 }
 
 /// Who polls queues: threads, or a simulation's scheduler.

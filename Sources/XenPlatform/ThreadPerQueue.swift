@@ -88,12 +88,14 @@ private final class QueueThread: @unchecked Sendable {
 
   private func run() {
     unsafe name.withCString { unsafe linux_name_thread($0) }
+    let goesByTicks = queue.goesByTicks
     while true {
       let timeout: CInt
-      let now = Uptime.now
+      let now = goesByTicks ? Uptime.lastTick : .now
       switch queue.poll(now: now, budget: budget) {
       case .idle: timeout = -1
-      // From when the poll began: the clock is a system call on many a Xen, and late by a poll is no later than a poll.
+      // From when the poll began, or the tick before: the clock is a system call on many a Xen, and late by a poll is no later
+      // than a poll.
       case .idleUntil(let instant): timeout = instant.milliseconds(from: now)
       case .more:
         if isStopping.load(ordering: .relaxed) { return }
@@ -113,10 +115,15 @@ private final class QueueThread: @unchecked Sendable {
 
 extension Uptime {
   /// The machine's monotonic clock.
-  public static var now: Uptime {
+  public static var now: Uptime { Uptime(clock: CLOCK_MONOTONIC) }
+
+  /// The same clock as it stood at the kernel's last tick, 1 to 10 milliseconds ago at most; never a system call.
+  public static var lastTick: Uptime { Uptime(clock: CLOCK_MONOTONIC_COARSE) }
+
+  private init(clock: clockid_t) {
     var time = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return Uptime(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
+    unsafe clock_gettime(clock, &time)
+    self.init(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
   }
 
   /// For a system call's timeout: rounded up, at most a minute, zero when the instant has passed.

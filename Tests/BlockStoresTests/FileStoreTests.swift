@@ -227,6 +227,25 @@ struct FileStoreTests {
     #expect(driver.memory.slice(from: 0, count: 12_288).copied() == Array(content[..<12_288]))
   }
 
+  /// A disk is given the first requests while the others are put; the page cache all of them with one system call, as soon as
+  /// it has been seen to need no time. (On some file systems the kernel leaves each read to a thread, and then it does.)
+  @Test func whatThePageCacheHasIsBegunAllAtOnce() throws {
+    let file = try TemporaryFile(pattern(1 << 20, seed: 13))
+    let driver = try FileWay.ringCached.driver(file)
+    let queue = try #require(driver.queue as? FileQueue)
+    var (expected, needsTime) = (UInt64(0), true)
+    for _ in 0..<3 {
+      driver.forget()
+      // Backwards, so that none is merged.
+      for index in 0..<32 { driver.put(.read, sector: UInt64(8 * (31 - index)), [index * 4096..<index * 4096 + 4096]) }
+      driver.submit()
+      expected += needsTime ? 4 : 1
+      needsTime = driver.results.count < 32
+      #expect(driver.run() && driver.results.values.allSatisfy { $0 } && driver.results.count == 32)
+      #expect(queue.submissionCount == expected)
+    }
+  }
+
   @Test func nothingIsMergedBeyondTheBoundsOrWhenNotWanted() throws {
     let file = try TemporaryFile(byteCount: 8 << 20)
     var options = FileWay.ringCached.options
