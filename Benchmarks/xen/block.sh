@@ -1,11 +1,11 @@
-# limit: 900
+# limit: 1500
 # needs: fio qdisk
 # One file on a tmpfs, served at the same time by Linux's xen-blkback (through a loop device), QEMU's qdisk and our BlkBack, as
 # three disks of Linux's own xen-blkfront in the control domain, which are measured in turn. Prints
 # "TIMES ROUND BACKEND IOPS WORKLOAD".
 . /payload/functions
 
-rounds=5
+rounds=9
 
 connect() {  # NAME NUMBER TYPE KEY VALUE...
   front=/local/domain/0/device/vbd/$2 back=/local/domain/0/backend/$3/0/$2

@@ -169,24 +169,17 @@ struct NetBackTransmit: ~Copyable {
   mutating func deliver(to end: any NetworkEnd, answering guest: inout FrameQueue) {
     guard !packets.isEmpty else { return }
     runCopies()
-    let okay = GrantStatus.okay
     var (nextID, nextCopy) = (0, 0)
     for index in 0..<packets.count {
       let packet = packets[index]
-      var fault: NetTxPacketFault?
-      for _ in 0..<packet.copyCount {
-        let status = copies[nextCopy].status
-        if status != okay { fault = fault ?? .unreadable(copies[nextCopy].reference, status) }
-        nextCopy += 1
-      }
       var metadata = packet.metadata
       let bytes = buffer.slice(from: packet.offset, count: packet.byteCount)
-      if metadata.checksum == .blank, fault == nil { fault = finish(NetworkFrame(bytes), &metadata) }
+      let isGood =
+        isCopied(packet, &nextCopy) && packet.fate != .refused
+        && (metadata.checksum != .blank || finish(NetworkFrame(bytes), &metadata))
       // From here on the frame is ours, whatever becomes of it.
-      let isRefused = fault != nil || packet.fate == .refused
-      answer(packet, isRefused ? NetIf.Status.error : NetIf.Status.okay, &nextID)
-      if let fault { countRefused(for: fault) }
-      guard !isRefused, packet.fate == .delivered else { continue }
+      answer(packet, isGood ? NetIf.Status.okay : NetIf.Status.error, &nextID)
+      guard isGood, packet.fate == .delivered else { continue }
       counts.count(packetOf: packet.byteCount)
       if metadata.segmentation != nil { segmentedCount &+= 1 }
       frames.append(NetworkFrame(bytes, metadata))
@@ -200,8 +193,28 @@ struct NetBackTransmit: ~Copyable {
     frames.removeAll()
   }
 
+  /// Whether all of a packet has been copied; where it has not, that is counted.
+  @inline(__always) private mutating func isCopied(_ packet: Packet, _ nextCopy: inout Int) -> Bool {
+    let first = nextCopy
+    nextCopy &+= packet.copyCount
+    if packet.copyCount == 1, copies[first].status == .okay { return true }
+    return areCopied(first..<nextCopy)
+  }
+
+  private mutating func areCopied(_ places: Range<Int>) -> Bool {
+    for place in places where copies[place].status != .okay {
+      countRefused(for: .unreadable(copies[place].reference, copies[place].status))
+      return false
+    }
+    return true
+  }
+
   @inline(__always) private mutating func answer(_ packet: Packet, _ status: Int16, _ nextID: inout Int) {
     ring.put(NetIfTxResponse(id: packet.id, status: status))
+    if packet.extraInfoCount | packet.otherIDCount != 0 { answerRest(of: packet, status, &nextID) }
+  }
+
+  private mutating func answerRest(of packet: Packet, _ status: Int16, _ nextID: inout Int) {
     for _ in 0..<packet.extraInfoCount { ring.put(NetIfTxResponse(id: 0, status: NetIf.Status.null)) }
     for _ in 0..<packet.otherIDCount {
       ring.put(NetIfTxResponse(id: otherIDs[nextID], status: status))
@@ -211,19 +224,24 @@ struct NetBackTransmit: ~Copyable {
 
   /// A frame whose checksum is blank: what the end does not take so is filled in, and what it takes is what it is said to be.
   ///
-  /// - Returns: why that is not so; then it goes nowhere.
-  private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> NetTxPacketFault? {
+  /// - Returns: false when that is not so, which is counted; then it goes nowhere.
+  private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> Bool {
     do throws(NetHeaderFault) {
       if let segmentation = metadata.segmentation {
         // Only such have passed the assembly as are taken.
-        return try frame.suits(segmentation.kind) ? nil : .otherPacket(segmentation.kind)
+        if try frame.suits(segmentation.kind) { return true }
+        countRefused(for: .otherPacket(segmentation.kind))
+        return false
       }
       if try frame.fillChecksum(unlessTaken: offloads) {
         metadata.checksum = .validated
         checksumsFilled &+= 1
       }
-      return nil
-    } catch { return .checksum(error) }
+      return true
+    } catch {
+      countRefused(for: .checksum(error))
+      return false
+    }
   }
 
   private mutating func runCopies() {

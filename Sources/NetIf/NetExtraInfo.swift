@@ -40,9 +40,9 @@ public struct NetIfExtraInfo: BitwiseCopyable, Sendable {
 /// What goes with a packet besides its bytes, that has passed the gate (io/netif.h, "Extra Info").
 public enum NetExtraInfo: Hashable, Sendable {
   /// Over which headers of a packet its hash was computed (`_XEN_NETIF_CTRL_HASH_TYPE_*`).
-  public enum HashKind: UInt8, BitwiseCopyable, Sendable { case ipv4, ipv4TCP, ipv6, ipv6TCP }
+  @frozen public enum HashKind: UInt8, BitwiseCopyable, Sendable { case ipv4, ipv4TCP, ipv6, ipv6TCP }
   /// Which segments a large packet is to be cut into (`XEN_NETIF_GSO_TYPE_*`).
-  public enum SegmentKind: UInt8, BitwiseCopyable, Sendable {
+  @frozen public enum SegmentKind: UInt8, BitwiseCopyable, Sendable {
     case tcpv4 = 1
     case tcpv6 = 2
   }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Logging
 import NetBack
 import NetFront
@@ -63,6 +64,7 @@ import XenLoopback
     let start = ContinuousClock.now
     let deadline = start + .seconds(seconds)
     var (received, sent) = (UInt64(0), 0)
+    var sleep = AdaptiveSleep()
     let before = end.takenCount
     while ContinuousClock.now < deadline {
       var isFull = false
@@ -86,7 +88,8 @@ import XenLoopback
       let isIdle =
         direction == .tx ? isFull && !card.hasRoom(for: byteCount, isSegmented: isSegmented) : taken == 0
       if isIdle, let descriptor = card.descriptor {
-        Wakeup.wait(for: descriptor, timeout: 100)
+        var waits = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
+        _ = sleep.wait(for: &waits, timeout: 100)
       }
     }
     let elapsed = (ContinuousClock.now - start) / .seconds(1)

@@ -1,7 +1,7 @@
 // net-twin tx|rx BYTES QUEUES SECONDS MICROSECONDS: the same packets as net-benchmark's, moved by the macros of ring.h and memcpy, with
 // as many copies and threads: one for the front end of all queues, and one for each queue's back end. Prints packets and bytes a
 // second. Both ends check what they read as a careful driver does; there is no grant table, no store, and no hash of flows:
-// the queues are taken in turn. A back end looks for so many microseconds before it sleeps.
+// the queues are taken in turn. Either end looks for so many microseconds before it sleeps.
 #define _GNU_SOURCE
 #include <poll.h>
 #include <pthread.h>
@@ -77,12 +77,14 @@ static double now(void) {
 }
 
 // Looks for a while before it sleeps, when it is to.
-static void wait_for(int event) {
-  struct pollfd wait = {.fd = event, .events = POLLIN};
+static void wait_for(struct pollfd *waits, unsigned wait_count) {
+  bool found = false;
+  for (double begun = looking > 0 ? now() : 0; looking > 0 && !found && now() < begun + looking; sched_yield())
+    found = poll(waits, wait_count, 0) > 0;
+  if (!found) poll(waits, wait_count, 100);
   uint64_t count;
-  for (double begun = looking > 0 ? now() : 0; looking > 0 && now() < begun + looking; sched_yield())
-    if (poll(&wait, 1, 0) == 1) break;
-  if (poll(&wait, 1, 100) == 1 && read(event, &count, 8) != 8) abort();
+  for (unsigned index = 0; index < wait_count; index++)
+    if (waits[index].revents && read(waits[index].fd, &count, 8) != 8) abort();
 }
 
 // Front end, transmit.
@@ -310,7 +312,8 @@ static void *serve(void *argument) {
   while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
     bool more;
     (is_tx ? take : give)(queue, &more);
-    if (!more) wait_for(queue->back_event);
+    struct pollfd wait = {.fd = queue->back_event, .events = POLLIN};
+    if (!more) wait_for(&wait, 1);
   }
   return NULL;
 }
@@ -370,10 +373,7 @@ static unsigned long work(double seconds, double *elapsed) {
       struct pollfd waits[MAX_QUEUES];
       for (unsigned index = 0; index < queue_count; index++)
         waits[index] = (struct pollfd){.fd = queues[index].front_event, .events = POLLIN};
-      poll(waits, queue_count, 100);
-      uint64_t count;
-      for (unsigned index = 0; index < queue_count; index++)
-        if (waits[index].revents && read(waits[index].fd, &count, 8) != 8) abort();
+      wait_for(waits, queue_count);
     }
   }
   *elapsed = now() - begun;
