@@ -19,9 +19,19 @@ prepare() {  # PRODUCT
 
 # Prints instructions, heap allocations, retains and releases of one run. A call that goes through a stub is seen twice,
 # so of the last three only zero is exact. Where `inside` is set, of what goes on in the functions that it matches alone.
+# What has been counted is not counted again.
 count() {  # ARGUMENT...
-  valgrind --tool=callgrind --callgrind-out-file="$work/profile" --compress-strings=no --compress-pos=no --demangle=no \
-    ${inside:+"--toggle-collect=$inside"} "$program" "$@" >"$work/output" 2>&1 || { cat "$work/output" >&2; exit 1; }
+  local run="$work/$* ${inside:-}"
+  if [ ! -e "$run.counted" ]; then
+    count_once "$@" >"$run.counting"
+    mv "$run.counting" "$run.counted"
+  fi
+  cat "$run.counted"
+}
+
+count_once() {
+  valgrind --tool=callgrind --callgrind-out-file="$run.profile" --compress-strings=no --compress-pos=no --demangle=no \
+    ${inside:+"--toggle-collect=$inside"} "$program" "$@" >"$run.output" 2>&1 || { cat "$run.output" >&2; exit 1; }
   awk '
     /^cfn=/ { callee = substr($0, 5); sub(/\047[0-9]+$/, "", callee) }
     /^calls=/ {
@@ -32,7 +42,20 @@ count() {  # ARGUMENT...
       else if (callee ~ /^_?swift_.*[rR]elease/) releases += field[2]
     }
     /^totals:/ { instructions = $2 }
-    END { print instructions, allocations + 0, retains + 0, releases + 0 }' "$work/profile"
+    END { print instructions, allocations + 0, retains + 0, releases + 0 }' "$run.profile"
+}
+
+# Counts what `per_unit` will ask for, as many runs side by side as there are processors.
+count_ahead() {  # lines of per_unit's arguments
+  local line units
+  while read -r line; do
+    for units in "$short" "$long"; do
+      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+      # shellcheck disable=SC2086 # Words without blanks.
+      count ${line/COUNT/$units} >/dev/null &
+    done
+  done
+  wait
 }
 
 # Prints the same four per unit of work: COUNT in the arguments stands for how much.
