@@ -50,7 +50,8 @@ count_ahead() {  # lines of per_unit's arguments
   local line units
   while read -r line; do
     for units in "$short" "$long"; do
-      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+      # One that fails fails again where it is asked for; and the last one may have ended just before the wait.
+      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
       # shellcheck disable=SC2086 # Words without blanks.
       count ${line/COUNT/$units} >/dev/null &
     done

@@ -15,7 +15,8 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     self.work = work
   }
 
-  /// What a queue keeps, it keeps for a second at least; how long requests take, it times by ``BlkBackWork/clock``.
+  /// What a queue keeps, it keeps for a second at least, and an event that asks for nothing may be held back until the next tick;
+  /// how long requests take, it times by ``BlkBackWork/clock``.
   let goesByTicks = true
 
   func poll(now: Uptime, budget: Int) -> PollOutcome {

@@ -15,7 +15,7 @@ public struct NetFlow: Sendable {
   /// ports.
   let words: InlineArray<9, UInt32>
 
-  var addressWordCount: Int { network.addressByteCount / 4 }
+  var addressWordCount: Int { network.addressWordCount }
   var wordCount: Int { transport == nil ? addressWordCount : addressWordCount &+ 1 }
 
   /// Finds the flow of a frame, whatever its bytes are (IEEE 802.1Q, RFC 791, RFC 8200).
@@ -26,7 +26,7 @@ public struct NetFlow: Sendable {
     guard let place = Place(in: frame) else { return nil }
     (network, transport) = (place.network, place.transport)
     var words = InlineArray<9, UInt32>(repeating: 0)
-    let addressWordCount = place.network.addressByteCount / 4
+    let addressWordCount = place.network.addressWordCount
     for index in 0..<addressWordCount { words[index] = frame.word32(at: place.addresses &+ index &* 4) ?? 0 }
     if place.transport != nil { words[addressWordCount] = frame.word32(at: place.ports) ?? 0 }
     self.words = words
@@ -64,7 +64,8 @@ public struct NetFlow: Sendable {
           let number = frame.word16(at: start &+ 6)
         else { return nil }
         (network, addresses) = (.ipv6, start &+ 8)
-        if let (transport, offset) = NetFlow.transport(in: frame, at: start &+ 40, number: UInt8(number &>> 8)),
+        let next = UInt8(truncatingIfNeeded: number &>> 8)
+        if let (transport, offset) = NetFlow.transport(in: frame, at: start &+ 40, number: next),
           offset &+ 4 <= frame.count
         {
           (self.transport, ports) = (transport, offset)
@@ -107,7 +108,7 @@ public struct NetFlow: Sendable {
     guard queueCount > 1, let place = Place(in: frame) else { return 0 }
     // Nobody else needs to come to the same, so it is less work than ``Toeplitz``, and the words stay in registers.
     var hash: UInt64 = 0
-    for index in 0..<place.network.addressByteCount / 4 {
+    for index in 0..<place.network.addressWordCount {
       hash = mixed(hash, with: UInt64(frame.word32(at: place.addresses &+ index &* 4) ?? 0))
     }
     if place.transport != nil { hash = mixed(hash, with: UInt64(frame.word32(at: place.ports) ?? 0)) }

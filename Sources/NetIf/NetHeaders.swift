@@ -5,8 +5,8 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
   public enum Network: BitwiseCopyable, Hashable, Sendable {
     case ipv4, ipv6
 
-    /// The source address and the destination address.
-    var addressByteCount: Int { self == .ipv4 ? 8 : 32 }
+    /// Of the source address and the destination address, in words of four bytes.
+    var addressWordCount: Int { self == .ipv4 ? 2 : 8 }
   }
 
   /// The numbers of the protocols (RFC 9293, RFC 768).

@@ -86,6 +86,7 @@ struct BlkStatisticsTests {
     let host = OneQueue()
     let store = HoldingStore(MemoryStore(sectorCount: 64))
     let latency = try latency(of: store, on: host) { disk in
+      #expect(host.goesByTicks, "or each poll asks for the time as well")
       for tag in 0..<UInt64(20) { try disk.read(sector: 0, byteCount: 512, tag: tag) }
       disk.push()
       // Two of each turn: the first turn's and the ninth's are timed.

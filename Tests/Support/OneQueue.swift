@@ -21,6 +21,9 @@ public final class OneQueue: QueueHost {
     set { state.withLock { $0.now = newValue } }
   }
 
+  /// Whether there is a queue, and it wants no more than the time of the last tick.
+  public var goesByTicks: Bool { state.withLock { $0.queue?.goesByTicks ?? false } }
+
   /// - Returns: `.stopped` when there is no queue.
   @discardableResult public func poll(at instant: Uptime, budget: Int = 64) -> PollOutcome {
     now = instant

@@ -65,6 +65,7 @@ import XenLoopback
     let deadline = start + .seconds(seconds)
     var (received, sent) = (UInt64(0), 0)
     var sleep = AdaptiveSleep()
+    var waits = [pollfd(fd: -1, events: Int16(POLLIN), revents: 0)]
     let before = end.takenCount
     while ContinuousClock.now < deadline {
       var isFull = false
@@ -88,7 +89,7 @@ import XenLoopback
       let isIdle =
         direction == .tx ? isFull && !card.hasRoom(for: byteCount, isSegmented: isSegmented) : taken == 0
       if isIdle, let descriptor = card.descriptor {
-        var waits = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
+        waits[0].fd = descriptor
         _ = sleep.wait(for: &waits, timeout: 100)
       }
     }
