@@ -19,12 +19,14 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
   /// how long requests take, it times by ``BlkBackWork/clock``.
   let goesByTicks = true
 
-  func poll(now: Uptime, budget: Int) -> PollOutcome {
-    do throws(RingViolation) { return try work.poll(now: now, budget: budget) } catch {
+  func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome {
+    do throws(RingViolation) { return try work.poll(now: now, budget: budget, looks: looks) } catch {
       violation = error
       return .stopped
     }
   }
+
+  var hasWork: Bool { work.hasWork }
 
   /// Wakes the frontend: what a killed process showed it, nobody may have told it of.
   func notify() { work.channel.notify() }

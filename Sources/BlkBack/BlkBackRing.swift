@@ -92,6 +92,17 @@ struct BlkBackRing: ~Copyable {
     }
   }
 
+  @inline(__always) var hasUnconsumed: Bool {
+    switch wide {
+    case .some(let ring): ring.hasUnconsumed()
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.hasUnconsumed()
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
   var statistics: RingStatistics {
     switch wide {
     case .some(let ring): ring.statistics

@@ -134,7 +134,7 @@ struct BlkBackWork: ~Copyable {
     copyPlaces.reserveCapacity(buffers.pageCount + count)
   }
 
-  mutating func poll(now: Uptime, budget: Int) throws(RingViolation) -> PollOutcome {
+  mutating func poll(now: Uptime, budget: Int, looks: Bool) throws(RingViolation) -> PollOutcome {
     self.now = now.nanoseconds
     rules.disk.sectorCount = size.sectorCount
     channel.take()
@@ -150,6 +150,7 @@ struct BlkBackWork: ~Copyable {
     push()
     if taken > 0 || hasCompleted { channel.noteWork() }
     if taken == budget { return .more }
+    if looks { return hasWork ? .more : .idle }
     // What holds the others back completes first; the ring is not what to wait for.
     if takesMore, try ring.finalCheck() { return .more }
     let held = channel.rearm(at: now, worked: taken > 0 || hasCompleted || !takesMore)
@@ -158,6 +159,9 @@ struct BlkBackWork: ~Copyable {
     if case .idleUntil(let instant) = outcome, instant < held { return outcome }
     return .idleUntil(held)
   }
+
+  /// Whether the ring holds something to do now.
+  var hasWork: Bool { takesMore && ring.hasUnconsumed }
 
   var statistics: BlkBackStatistics {
     var statistics = counts

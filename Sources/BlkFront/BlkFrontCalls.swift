@@ -23,10 +23,12 @@ final class BlkFrontCalls: BusThreadClient {
 
   var isIdle: Bool { freePlaces.count == calls.count && !mail.awaitsConnection }
 
+  var hasWork: Bool { device.hasWork }
+
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
 
-  func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
-    device.poll { complete($0) }
+  func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
+    device.poll(looks: looks) { complete($0) }
     showConnection()
     mail.take({ admit($0) }, cancel: { cancel($0) })
     let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)

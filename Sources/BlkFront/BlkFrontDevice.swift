@@ -4,7 +4,7 @@
 /// A disk of ours that a backend serves (io/blkif.h), used from one thread: the one that polls its bus.
 ///
 /// Register it with a bus, poll that until ``isConnected``, then put requests, ``push()`` them together, and take
-/// completions with ``poll(_:)``.
+/// completions with ``poll(looks:_:)``.
 ///
 /// When a backend goes away the device connects again as soon as it comes back, and what was in flight is then put again,
 /// in the order in which it was asked for and before anything new: it completes once, after a pause. What cannot be asked
@@ -148,13 +148,17 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   /// Hands over what has completed, in the backend's order. Never waits.
   ///
-  /// - Parameter body: may make requests and push them, but neither poll nor let the bus poll.
+  /// - Parameters:
+  ///   - looks: whether the caller goes on looking at ``hasWork`` when there is nothing more. Then the backend is not asked for an
+  ///     event, which it would send for nothing; so poll without this before you sleep on ``descriptor``.
+  ///   - body: may make requests and push them, but neither poll nor let the bus poll.
   /// - Returns: how many there were.
   @discardableResult
-  public func poll(_ body: (BlkFrontCompletion) -> Void) -> Int {
+  public func poll(looks: Bool = false, _ body: (BlkFrontCompletion) -> Void) -> Int {
     precondition(!isPolling, "a completion's receiver does not poll")
     isPolling = true
     defer { isPolling = false }
+    takeResponses(looks)
     let completed = handOver(body)
     return hasUnfinished ? completed + handOverUnfinished(body) : completed
   }
@@ -162,9 +166,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
   /// Each completion is handed over outside of every access to the queues, so that its receiver may make the next request.
   private func handOver(_ body: (BlkFrontCompletion) -> Void) -> Int {
     var count = 0
-    var isFirst = true
-    while let completion = nextCompletion(takingResponses: isFirst) {
-      isFirst = false
+    while let completion = queues?.nextCompletion() ?? nil {
       if completion.request.partOffset != nil {
         kept.settle(completion)
         continue
@@ -175,13 +177,15 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
     return count
   }
 
-  @inline(__always) private func nextCompletion(takingResponses: Bool) -> BlkFrontCompletion? {
-    do throws(DeviceError) { return try queues?.nextCompletion(takingResponses: takingResponses) ?? nil } catch {
+  @inline(__always) private func takeResponses(_ looks: Bool) {
+    do throws(DeviceError) { try queues?.takeResponses(looks: looks) } catch {
       stopUsing()
       device?.report(error)
-      return nil
     }
   }
+
+  /// Whether ``poll(looks:_:)`` would find something, by a look at memory alone: for whoever waits without asking for events.
+  public var hasWork: Bool { queues?.hasWork ?? false }
 
   /// What was in flight with another backend, and what nobody will answer.
   private func handOverUnfinished(_ body: (BlkFrontCompletion) -> Void) -> Int {
@@ -195,7 +199,7 @@ public final class BlkFrontDevice: FrontendDriver, Frontend {
 
   private func noteUnfinished() { hasUnfinished = !kept.isEmpty || !lostTags.isEmpty }
 
-  /// Readable when ``poll(_:)`` would hand something over; nil when not connected.
+  /// Readable when ``poll(looks:_:)`` would hand something over; nil when not connected.
   public var descriptor: CInt? { queues?.descriptor }
 
   /// Requests put and not completed.

@@ -213,14 +213,20 @@ struct BlkFrontQueue: ~Copyable {
   // MARK: Responses
 
   /// Takes every response that is there in, and asks for an event at the next one.
-  mutating func takeResponses() throws(DeviceError) {
-    while try hasResponses() {
+  ///
+  /// - Parameter looks: whether the caller goes on looking, and wants no event.
+  mutating func takeResponses(looks: Bool) throws(DeviceError) {
+    while try hasResponses(looks) {
       while let response = ring.next() { try take(response) }
     }
   }
 
-  private mutating func hasResponses() throws(DeviceError) -> Bool {
+  /// Whether a response is there.
+  var hasWork: Bool { ring.hasUnconsumed }
+
+  private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
     do throws(RingViolation) {
+      if looks { return try ring.available() > 0 }
       return holdsOffEvents ? try ring.finalCheckHoldingOff() : try ring.finalCheck()
     } catch { throw .protocolViolation("\(error)") }
   }

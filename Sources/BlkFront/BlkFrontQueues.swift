@@ -133,16 +133,24 @@ struct BlkFrontQueues: ~Copyable {
 
   // MARK: Responses
 
-  /// As ``BlkFrontQueue/nextCompletion()``, queue after queue.
+  /// Takes what has come in.
   ///
-  /// - Parameter takingResponses: whether to take in what has come first.
-  @inline(__always) mutating func nextCompletion(takingResponses: Bool) throws(DeviceError) -> BlkFrontCompletion? {
-    if takingResponses {
-      events.take()
-      for index in 0..<queues.count { try queues[index].takeResponses() }
-      events.rearm()
-      handingOver = 0
-    }
+  /// - Parameter looks: whether the caller goes on looking, and wants no event.
+  @inline(__always) mutating func takeResponses(looks: Bool) throws(DeviceError) {
+    events.take()
+    for index in 0..<queues.count { try queues[index].takeResponses(looks: looks) }
+    if !looks { events.rearm() }
+    handingOver = 0
+  }
+
+  /// Whether there is something to take in.
+  var hasWork: Bool {
+    for index in 0..<queues.count where queues[index].hasWork { return true }
+    return false
+  }
+
+  /// As ``BlkFrontQueue/nextCompletion()``, queue after queue.
+  @inline(__always) mutating func nextCompletion() -> BlkFrontCompletion? {
     while handingOver < queues.count {
       if let completion = queues[handingOver].nextCompletion() { return completion }
       handingOver += 1

@@ -69,6 +69,25 @@ struct BlkFrontRing: ~Copyable {
     }
   }
 
+  @inline(__always) mutating func available() throws(RingViolation) -> UInt32 {
+    switch layout {
+    case .x86_64: try wide!.available()
+    case .x86_32: try narrow!.available()
+    }
+  }
+
+  /// Whether a response is there, or the other end says so.
+  @inline(__always) var hasUnconsumed: Bool {
+    switch wide {
+    case .some(let ring): ring.hasUnconsumed()
+    case .none:
+      switch narrow {
+      case .some(let ring): ring.hasUnconsumed()
+      case .none: preconditionFailure("a ring in one of the layouts")
+      }
+    }
+  }
+
   @inline(__always) mutating func finalCheck() throws(RingViolation) -> Bool {
     switch layout {
     case .x86_64: try wide!.finalCheck()

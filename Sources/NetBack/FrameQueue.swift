@@ -17,7 +17,8 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// The longest frame that is taken, in bytes.
   public let maxFrameByteCount: Int
   /// How many frames are there.
-  public private(set) var count = 0
+  @inlinable public var count: Int { storedCount }
+  @usableFromInline var storedCount = 0
   /// How many frames have been put in vain: for want of room, or too long or too short to be frames; and how many have
   /// waited too long.
   public private(set) var dropCount: UInt64 = 0
@@ -28,8 +29,12 @@ public struct FrameQueue: ~Copyable, Sendable {
   private let bytes: SharedBytes
   private var places: PlainArray<Place>
   private var first = 0
-  /// Where the last frame ends: behind the first one's start, or before it when the line has gone round.
-  private var end = 0
+  /// The place behind the last.
+  private var next = 0
+  /// Where the last frame ends, and up to where nothing lies behind it: up to the first frame when the line has gone round, else to the
+  /// memory's end.
+  @usableFromInline var end = 0
+  @usableFromInline var limit: Int
 
   /// - Parameters:
   ///   - capacity: positive.
@@ -44,16 +49,21 @@ public struct FrameQueue: ~Copyable, Sendable {
     let byteCount = max(byteCapacity ?? capacity * 2 * xenPageSize / 3, 2 * Self.rounded(maxFrameByteCount + 1))
     pages = PrivatePages(pageCount: (byteCount + xenPageSize - 1) / xenPageSize)
     bytes = pages.bytes
+    limit = bytes.count
     places = PlainArray(repeating: Place(), count: capacity)
   }
 
-  public var isEmpty: Bool { count == 0 }
+  @inlinable public var isEmpty: Bool { count == 0 }
 
   /// Whether there is room for a frame of any length, also by ``put(fill:)``.
-  public var hasRoom: Bool { offset(for: maxFrameByteCount + 1) != nil }
+  public var hasRoom: Bool { count < capacity && hasPlace(for: Self.rounded(maxFrameByteCount + 1)) }
 
   /// Whether a frame so long would not be dropped for want of room. One that is longer than any is dropped anyway.
-  public func hasRoom(for byteCount: Int) -> Bool { offset(for: min(byteCount, maxFrameByteCount)) != nil }
+  // Inlined where it is called, as all that it takes: else whoever puts frames would have all of us copied for each one, and read there
+  // what has just been written.
+  @inlinable public func hasRoom(for byteCount: Int) -> Bool {
+    count < capacity && hasPlace(for: Self.rounded(min(byteCount, maxFrameByteCount)))
+  }
 
   /// The frame that `index` others come before. Valid until it is removed.
   ///
@@ -96,50 +106,52 @@ public struct FrameQueue: ~Copyable, Sendable {
   ///
   /// - Returns: false when there is no room, or `fill` gave zero: it has no frame.
   public mutating func put(fill: (SharedBytes, inout NetPacketMetadata) -> Int) -> Bool {
-    guard let offset = offset(for: maxFrameByteCount + 1) else { return false }
+    guard count < capacity, hasPlace(for: Self.rounded(maxFrameByteCount + 1)) else { return false }
+    findPlace(for: Self.rounded(maxFrameByteCount + 1))
     var metadata = NetPacketMetadata()
-    let byteCount = fill(bytes.slice(from: offset, count: maxFrameByteCount + 1), &metadata)
+    let byteCount = fill(bytes.slice(from: end, count: maxFrameByteCount + 1), &metadata)
     guard byteCount > 0 else { return false }
-    _ = place(for: byteCount, metadata, at: offset)
+    _ = place(for: byteCount, metadata)
     return true
   }
 
+  /// Where a frame of this length is to be copied, as the line's last; nil when it is dropped.
   @inline(__always) private mutating func place(for byteCount: Int, _ metadata: NetPacketMetadata) -> SharedBytes? {
-    place(for: byteCount, metadata, at: offset(for: min(byteCount, maxFrameByteCount)))
-  }
-
-  /// - Parameter offset: nil when there is no room.
-  @inline(__always) private mutating func place(
-    for byteCount: Int, _ metadata: NetPacketMetadata, at offset: Int?
-  ) -> SharedBytes? {
-    guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, let offset else {
+    guard byteCount >= NetIf.headerByteCount, byteCount <= maxFrameByteCount, count < capacity,
+      hasPlace(for: Self.rounded(byteCount))
+    else {
       dropCount &+= 1
       return nil
     }
-    places[wrapped(first &+ count)] = Place(
-      offset: offset, byteCount: byteCount, arrival: now, metadata: metadata)
-    count &+= 1
-    end = offset &+ Self.rounded(byteCount)
-    return bytes.slice(from: offset, count: byteCount)
+    findPlace(for: Self.rounded(byteCount))
+    places[next] = Place(offset: end, byteCount: byteCount, arrival: now, metadata: metadata)
+    next = wrapped(next &+ 1)
+    storedCount &+= 1
+    // Safe: so many bytes are there, as just seen.
+    let place = unsafe SharedBytes(baseAddress: bytes.baseAddress + end, count: byteCount)
+    end &+= Self.rounded(byteCount)
+    return place
   }
 
-  /// Where a frame of this length may lie, in one piece; nil when nowhere.
-  @inline(__always) private func offset(for byteCount: Int) -> Int? {
-    guard count < capacity else { return nil }
-    guard count > 0 else { return 0 }
-    let start = places[first].offset
-    let needed = Self.rounded(byteCount)
-    // Round already: between the last frame and the first.
-    if end <= start { return end &+ needed <= start ? end : nil }
-    if end &+ needed <= bytes.count { return end }
-    return needed <= start ? 0 : nil
+  /// Whether so many bytes are free in one piece: behind the last frame, or before the first where the line has not gone round yet.
+  @inlinable @inline(__always) func hasPlace(for byteCount: Int) -> Bool {
+    end &+ byteCount <= limit || hasPlaceBefore(byteCount)
+  }
+
+  @usableFromInline func hasPlaceBefore(_ byteCount: Int) -> Bool {
+    limit == bytes.count && count > 0 && byteCount <= places[first].offset
+  }
+
+  /// Has the next frame lie where there is such a place: at the end, or at the beginning of the memory.
+  @inline(__always) private mutating func findPlace(for byteCount: Int) {
+    if end &+ byteCount > limit { (end, limit) = (0, places[first].offset) }
   }
 
   /// A place, or one behind the last, where the line goes on at the first one. Division would be most of what a frame costs here.
   private func wrapped(_ place: Int) -> Int { place < capacity ? place : place &- capacity }
 
   /// Frames begin at multiples of a cache line.
-  private static func rounded(_ byteCount: Int) -> Int { (byteCount &+ 63) & ~63 }
+  @inlinable static func rounded(_ byteCount: Int) -> Int { (byteCount &+ 63) & ~63 }
 
   /// Sets what the packet's hash is, of the frame that `index` others come before.
   mutating func setHash(_ hash: NetPacketMetadata.Hash?, at index: Int) {
@@ -150,8 +162,11 @@ public struct FrameQueue: ~Copyable, Sendable {
   /// Forgets the first `count` frames.
   public mutating func removeFirst(_ count: Int = 1) {
     precondition(count >= 0 && count <= self.count, "more frames than there are")
-    first = wrapped(first + count)
-    self.count -= count
+    first = wrapped(first &+ count)
+    storedCount &-= count
+    if isEmpty { end = 0 }
+    // What lay behind the last one, and was first, is gone; or the line has come to where it went round.
+    if !isEmpty, places[first].offset >= end { limit = places[first].offset } else { limit = bytes.count }
   }
 
   /// When the first frame was put; nil when there is none.

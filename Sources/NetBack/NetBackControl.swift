@@ -50,7 +50,7 @@ final class NetBackControl: DataQueue, CustomStringConvertible, @unchecked Senda
 
   var descriptors: [CInt] { [channel.descriptor] }
 
-  func poll(now: Uptime, budget: Int) -> PollOutcome {
+  func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome {
     do throws(RingViolation) { return try poll(now, budget) } catch {
       fault = .protocolViolation("\(NetRingViolation(.control, error))")
       return .stopped

@@ -12,6 +12,9 @@ extension NetworkFrame {
     return try body(&span)
   }
 
+  /// Whether it is as most are, and nothing is wrong with its headers (``NetIf/NetHeaders/arePlain(in:)``).
+  var hasPlainHeaders: Bool { withSpan { NetHeaders.arePlain(in: $0) } }
+
   /// Fills in a blank checksum that whoever takes `offloads` does not take.
   ///
   /// - Returns: whether it has been filled in.

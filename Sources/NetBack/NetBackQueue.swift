@@ -18,12 +18,14 @@ final class NetBackQueue: DataQueue, @unchecked Sendable {
   /// Frames are no news while there is no room for them, nor is an end that will never have any.
   func waits(for descriptor: CInt) -> Bool { work.waits(for: descriptor) }
 
-  func poll(now: Uptime, budget: Int) -> PollOutcome {
-    do throws(DeviceError) { return try work.poll(now: now, budget: budget) } catch {
+  func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome {
+    do throws(DeviceError) { return try work.poll(now: now, budget: budget, looks: looks) } catch {
       fault = error
       return .stopped
     }
   }
+
+  var hasWork: Bool { work.hasWork }
 
   /// Only when nobody polls.
   var statistics: NetStatistics { work.statistics }

@@ -73,6 +73,7 @@ struct NetBackReceive: ~Copyable {
     guard !waiting.isEmpty else { return 0 }
     headroom = headroomSetting.byteCount
     var available = try ring.available()
+    ring.expectRequests(UInt32(limit))
     var frameCount = 0
     let isPlain = headroom == 0 && !groups.isFiltering
     while frameCount < waiting.count, ring.slotCount < limit {
@@ -216,6 +217,9 @@ struct NetBackReceive: ~Copyable {
   private static func expiry(of arrival: Uptime) -> Uptime {
     Uptime(nanoseconds: arrival.nanoseconds + drainNanoseconds)
   }
+
+  /// Whether there are as many requests as the first frame takes.
+  var hasWork: Bool { !waiting.isEmpty && ring.hasRequests(slotCount(of: waiting[0])) }
 
   /// Looks for the last time before sleeping, and asks for an event when the first frame has as many pages as it needs:
   /// requests are news only while frames wait for them.

@@ -46,6 +46,9 @@ struct NetBackReceiveRing: ~Copyable {
     do throws(RingViolation) { return Int(try ring.available()) } catch { throw violation(error) }
   }
 
+  /// Has the slots of so many requests brought near.
+  @inline(__always) mutating func expectRequests(_ count: UInt32) { ring.expectRequests(count) }
+
   // MARK: Filling requests; the caller has seen that as many are there as the frame takes
 
   /// Fills one request with a frame that is no longer than a page, and nothing else.
@@ -145,6 +148,14 @@ struct NetBackReceiveRing: ~Copyable {
     var (slot, copy) = (0, 0)
     while slot < slots.count {
       let first = slots[slot]
+      // A frame of one slot, as most are: none that is to be cut.
+      if first.slotCount == 1, first.copyCount == 1, copies[copy].status == okay {
+        counts.count(packetOf: Int(first.byteCount))
+        ring.put(first.response)
+        slot &+= 1
+        copy &+= 1
+        continue
+      }
       var succeeded = true
       for _ in 0..<first.copyCount {
         if copies[copy].status != okay { succeeded = false }
@@ -170,6 +181,9 @@ struct NetBackReceiveRing: ~Copyable {
   }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
+
+  /// Whether there are so many more requests, or the guest says so.
+  func hasRequests(_ count: Int) -> Bool { ring.hasUnconsumed(UInt32(count)) }
 
   /// Asks for an event when there are so many more requests, and says whether there are already.
   mutating func wake(after count: Int) throws(DeviceError) -> Bool {

@@ -14,17 +14,17 @@ struct NetBackTransmit: ~Copyable {
     /// What becomes of it.
     enum Fate: BitwiseCopyable { case delivered, refused, answered }
 
-    let fate: Fate
+    let metadata: NetPacketMetadata
     /// Where its bytes lie, in one piece, so that its headers do (XSA-423).
-    let offset: Int
-    let byteCount: Int
+    let offset: UInt32
+    let byteCount: UInt16
     /// Its first slot's; then come the extra infos, and then the others, whose ids are in `otherIDs`.
     let id: UInt16
-    let extraInfoCount: Int
-    let otherIDCount: Int
+    let extraInfoCount: UInt8
+    let otherIDCount: UInt8
     /// One for each fragment that has bytes.
-    let copyCount: Int
-    let metadata: NetPacketMetadata
+    let copyCount: UInt8
+    let fate: Fate
   }
 
   private var ring: BackRing<NetIfTxRequest, NetIfTxResponse>
@@ -82,6 +82,7 @@ struct NetBackTransmit: ~Copyable {
     do throws(RingViolation) { _ = try ring.available() } catch {
       throw .protocolViolation("\(NetRingViolation(.tx, error))")
     }
+    ring.expectRequests(UInt32(limit))
     credit?.refill(at: now)
     var taken = 0
     while taken < limit, credit?.isUsedUp != true, let raw = ring.next() {
@@ -108,8 +109,8 @@ struct NetBackTransmit: ~Copyable {
     addCopy(of: fragment, to: &end)
     packets.append(
       Packet(
-        fate: .delivered, offset: bufferByteCount, byteCount: Int(fragment.byteCount), id: fragment.id,
-        extraInfoCount: 0, otherIDCount: 0, copyCount: 1, metadata: metadata))
+        metadata: metadata, offset: UInt32(truncatingIfNeeded: bufferByteCount), byteCount: fragment.byteCount,
+        id: fragment.id, extraInfoCount: 0, otherIDCount: 0, copyCount: 1, fate: .delivered))
     endPacket(at: end)
   }
 
@@ -138,9 +139,9 @@ struct NetBackTransmit: ~Copyable {
     if assembly.fragmentCount > 1 { for fragment in assembly.others { otherIDs.append(fragment.id) } }
     packets.append(
       Packet(
-        fate: fate, offset: bufferByteCount, byteCount: byteCount, id: assembly.first.id,
-        extraInfoCount: assembly.extraInfoCount, otherIDCount: assembly.fragmentCount - 1, copyCount: copyCount,
-        metadata: metadata))
+        metadata: metadata, offset: UInt32(bufferByteCount), byteCount: UInt16(byteCount), id: assembly.first.id,
+        extraInfoCount: UInt8(assembly.extraInfoCount), otherIDCount: UInt8(assembly.fragmentCount - 1),
+        copyCount: UInt8(copyCount), fate: fate))
   }
 
   /// What is in the assembly is only answered: with an error where there is a fault.
@@ -173,14 +174,14 @@ struct NetBackTransmit: ~Copyable {
     for index in 0..<packets.count {
       let packet = packets[index]
       var metadata = packet.metadata
-      let bytes = buffer.slice(from: packet.offset, count: packet.byteCount)
+      let bytes = buffer.slice(from: Int(packet.offset), count: Int(packet.byteCount))
       let isGood =
         isCopied(packet, &nextCopy) && packet.fate != .refused
         && (metadata.checksum != .blank || finish(NetworkFrame(bytes), &metadata))
       // From here on the frame is ours, whatever becomes of it.
       answer(packet, isGood ? NetIf.Status.okay : NetIf.Status.error, &nextID)
       guard isGood, packet.fate == .delivered else { continue }
-      counts.count(packetOf: packet.byteCount)
+      counts.count(packetOf: Int(packet.byteCount))
       if metadata.segmentation != nil { segmentedCount &+= 1 }
       frames.append(NetworkFrame(bytes, metadata))
     }
@@ -196,7 +197,7 @@ struct NetBackTransmit: ~Copyable {
   /// Whether all of a packet has been copied; where it has not, that is counted.
   @inline(__always) private mutating func isCopied(_ packet: Packet, _ nextCopy: inout Int) -> Bool {
     let first = nextCopy
-    nextCopy &+= packet.copyCount
+    nextCopy &+= Int(packet.copyCount)
     if packet.copyCount == 1, copies[first].status == .okay { return true }
     return areCopied(first..<nextCopy)
   }
@@ -225,7 +226,12 @@ struct NetBackTransmit: ~Copyable {
   /// A frame whose checksum is blank: what the end does not take so is filled in, and what it takes is what it is said to be.
   ///
   /// - Returns: false when that is not so, which is counted; then it goes nowhere.
-  private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> Bool {
+  @inline(__always) private mutating func finish(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> Bool {
+    if metadata.segmentation == nil, offloads.contains(.ipv4Checksum), frame.hasPlainHeaders { return true }
+    return finishAny(frame, &metadata)
+  }
+
+  private mutating func finishAny(_ frame: NetworkFrame, _ metadata: inout NetPacketMetadata) -> Bool {
     do throws(NetHeaderFault) {
       if let segmentation = metadata.segmentation {
         // Only such have passed the assembly as are taken.
@@ -253,6 +259,9 @@ struct NetBackTransmit: ~Copyable {
 
   /// When there is credit again; nil while there is some, or no limit.
   var creditComes: Uptime? { credit.flatMap(\.comes) }
+
+  /// Whether there are slots, and credit for them.
+  var hasWork: Bool { credit?.isUsedUp != true && ring.hasUnconsumed() }
 
   /// Looks for the last time before sleeping, and asks for an event at the next slot. Without credit slots are no news.
   mutating func hasMore() throws(DeviceError) -> Bool {

@@ -47,7 +47,7 @@ struct NetBackWork: ~Copyable {
     self.callForAttention = callForAttention
   }
 
-  mutating func poll(now: Uptime, budget: Int) throws(DeviceError) -> PollOutcome {
+  mutating func poll(now: Uptime, budget: Int, looks: Bool) throws(DeviceError) -> PollOutcome {
     channels.take()
     takeHandedOver()
     receive.waiting.now = now
@@ -62,6 +62,7 @@ struct NetBackWork: ~Copyable {
     if taken > 0 || given > 0 { channels.noteWork() }
     // An end that found no room may have more.
     if taken == limit || given >= budget || (wasFull && receive.waiting.count < waitingCount) { return .more }
+    if looks { return hasWork ? .more : .idle }
     // Both, since each asks for its own events.
     let (hasMoreToTake, hasMoreToGive) = (try transmit.hasMore(), try receive.hasMore())
     if hasMoreToTake || hasMoreToGive { return .more }
@@ -74,6 +75,9 @@ struct NetBackWork: ~Copyable {
     if let held { instant = min(held, instant ?? held) }
     return instant.map(PollOutcome.idleUntil) ?? .idle
   }
+
+  /// Whether the rings hold something to do.
+  var hasWork: Bool { transmit.hasWork || receive.hasWork }
 
   /// Before anything else is put there: the two lines change places, and none of the frames is copied.
   private mutating func takeHandedOver() {

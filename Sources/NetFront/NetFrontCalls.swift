@@ -46,13 +46,15 @@ final class NetFrontCalls: BusThreadClient {
 
   var isIdle: Bool { calls.isEmpty && !mail.awaitsConnection && device.inFlightCount == 0 }
 
+  var hasWork: Bool { device.hasWork }
+
   func appendDescriptors(to list: inout [CInt]) { if let descriptor = device.descriptor { list.append(descriptor) } }
 
-  func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+  func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
     // A local, since the device's closure must not reach into us while we are in use.
     var batch = NetFrameBatch()
     swap(&batch, &arrived)
-    device.poll(now: now) { batch.append($0) }
+    device.poll(now: now, looks: looks) { batch.append($0) }
     // Whoever is told of frames or of the connection looks at what the card has counted and agreed on.
     if !batch.isEmpty {
       show()

@@ -5,7 +5,7 @@
 /// its bus.
 ///
 /// Register it with a bus, poll that until ``isConnected``, then ``send(_:)`` frames, ``push()`` them together, and take
-/// what arrives with ``poll(_:)``. When a backend goes away, what was in flight is counted as dropped; the device connects
+/// what arrives with ``poll(now:looks:_:)``. When a backend goes away, what was in flight is counted as dropped; the device connects
 /// again when the backend comes back.
 @safe public final class NetFrontDevice: FrontendDriver, Frontend {
   public let type = "vif"
@@ -83,7 +83,7 @@
   ///   blank is filled in, where the backend takes it with what belongs there then, or by us. A frame to be cut has a blank
   ///   one, whatever the metadata say; where the backend does not cut it, its segments are sent instead, all or none. A hash
   ///   goes nowhere.
-  /// - Throws: ``NetFrontError/busy`` when the ring is full: transmission then waits until ``poll(now:_:)`` has found
+  /// - Throws: ``NetFrontError/busy`` when the ring is full: transmission then waits until ``poll(now:looks:_:)`` has found
   ///   responses. No error leaves anything of the frame behind.
   public func send(
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()
@@ -127,18 +127,22 @@
   ///
   /// - Parameters:
   ///   - now: the time, where it is not the machine's: a simulation's.
+  ///   - looks: whether the caller goes on looking at ``hasWork`` when there is nothing more. Then the backend is not asked for an
+  ///     event, which it would send for nothing; so poll without this before you sleep on ``descriptor``.
   ///   - body: given a frame that the backend can still write, so copy it out once and look at the copy. It is valid during
   ///     the call. The call may send and push, but neither poll, nor let the bus poll, nor ask for statistics.
   /// - Returns: how many there were.
   @discardableResult
-  public func poll(now: Uptime? = nil, _ body: (_ frame: borrowing NetFrontFrame) -> Void) -> Int {
+  public func poll(
+    now: Uptime? = nil, looks: Bool = false, _ body: (_ frame: borrowing NetFrontFrame) -> Void
+  ) -> Int {
     guard let queues else { return 0 }
     if let refillsAt {
       let now = now ?? .now
       if now >= refillsAt { refill(queues, now) }
     }
     do throws(DeviceError) {
-      let count = try queues.poll(body)
+      let count = try queues.poll(looks: looks, body)
       // Behind the others, since they take its events, too.
       if queues.awaitsControl, let result = try queues.pollControl() { hashing.end(with: result) }
       followMulticast(queues)
@@ -150,7 +154,11 @@
     }
   }
 
-  /// When to ``poll(now:_:)`` although nothing is readable: pages for what arrives could not all be had, and are asked for
+  /// Whether ``poll(now:looks:_:)`` would find something, by a look at memory alone: for whoever waits without asking for events. Of
+  /// what was sent, once half of it has been answered.
+  public var hasWork: Bool { queues?.hasWork ?? false }
+
+  /// When to ``poll(now:looks:_:)`` although nothing is readable: pages for what arrives could not all be had, and are asked for
   /// again then. Nil when there is no such reason.
   public var nextPoll: Uptime? { queues == nil ? nil : refillsAt }
 
@@ -176,7 +184,7 @@
   }
 
   /// Whether ``send(_:_:)`` might find too few slots for a frame of the longest, to be cut where that is agreed on: ask again
-  /// after a ``poll(now:_:)``.
+  /// after a ``poll(now:looks:_:)``.
   public var waitsForSlots: Bool {
     backendCuts
       ? !hasRoom(for: max(maxSegmentedByteCount, maxFrameByteCount), isSegmented: true)
@@ -194,7 +202,7 @@
   /// Frames put and not yet answered.
   public var inFlightCount: Int { queues?.inFlightCount ?? 0 }
 
-  /// Readable when ``poll(now:_:)`` has something to do; nil when not connected.
+  /// Readable when ``poll(now:looks:_:)`` has something to do; nil when not connected.
   public var descriptor: CInt? { queues?.descriptor }
 
   /// What the card has sent and received since it was made, over all its connections.

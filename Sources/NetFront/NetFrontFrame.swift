@@ -6,10 +6,12 @@ import NetIf
 ///
 /// It lies in one piece for each slot that it came in. Not copyable, because it is valid only during the call that hands it
 /// over.
-public struct NetFrontFrame: ~Copyable {
+@safe public struct NetFrontFrame: ~Copyable {
   /// Most frames have but one piece.
   private var first = SharedBytes.none
-  private var others: [SharedBytes] = []
+  /// Of all others, in memory of whoever puts the frame together; nil where there are none. Not an array's, which every frame would
+  /// have to release.
+  private let others: UnsafePointer<SharedBytes>?
   /// How many pieces there are: from one to ``NetIf/NetIf/maxFragmentCount``.
   public private(set) var fragmentCount = 0
   /// Of all of them: at least an Ethernet header's.
@@ -22,11 +24,15 @@ public struct NetFrontFrame: ~Copyable {
   /// the header, and Linux's frontend, have an offset.
   private var sizesIncludeHeadroom = false
 
-  init() { others.reserveCapacity(NetIf.maxFragmentCount) }
+  /// No frame yet.
+  ///
+  /// - Parameter others: has its pieces but the first one, as many as ``append(_:)`` has been told of; lives as long as the frame.
+  @unsafe init(others: UnsafePointer<SharedBytes>) { unsafe self.others = others }
 
   /// A frame of one slot.
-  init(_ bytes: SharedBytes, _ checksum: NetPacketMetadata.Checksum) {
+  @inline(__always) init(_ bytes: SharedBytes, _ checksum: NetPacketMetadata.Checksum) {
     (first, fragmentCount, byteCount) = (bytes, 1, bytes.count)
+    unsafe others = nil
     metadata.checksum = checksum
   }
 
@@ -35,6 +41,7 @@ public struct NetFrontFrame: ~Copyable {
   /// - Parameter bytes: as many as the frame has, with as much room before them.
   init(copyOf frame: borrowing NetFrontFrame, in bytes: SharedBytes) {
     (first, fragmentCount, byteCount) = (bytes, 1, bytes.count)
+    unsafe others = nil
     (metadata, headroomByteCount) = (frame.metadata, frame.headroomByteCount)
   }
 
@@ -43,7 +50,10 @@ public struct NetFrontFrame: ~Copyable {
   /// - Precondition: `index` is below ``fragmentCount``.
   public subscript(index: Int) -> SharedBytes {
     precondition(index >= 0 && index < fragmentCount, "fragment out of range")
-    return index == 0 ? first : others[index - 1]
+    if index == 0 { return first }
+    guard let others = unsafe others else { preconditionFailure("a frame of several pieces has them somewhere") }
+    // Safe: as many as there are pieces, but for the first.
+    return unsafe others[index - 1]
   }
 
   /// Copies all bytes into `destination`, which must be at least as long.
@@ -74,15 +84,16 @@ public struct NetFrontFrame: ~Copyable {
   private func copy(to start: UnsafeMutableRawPointer) {
     unsafe start.copyMemory(from: first.baseAddress, byteCount: first.count)
     var offset = first.count
-    for fragment in others {
+    for index in 1..<max(1, fragmentCount) {
+      let fragment = self[index]
       unsafe (start + offset).copyMemory(from: fragment.baseAddress, byteCount: fragment.count)
       offset += fragment.count
     }
   }
 
-  /// The caller has seen that there is room for it.
+  /// The caller has seen that there is room for it, and has put it behind the others where it is not the first.
   mutating func append(_ fragment: SharedBytes) {
-    if fragmentCount == 0 { first = fragment } else { others.append(fragment) }
+    if fragmentCount == 0 { first = fragment }
     fragmentCount += 1
     byteCount += fragment.count
   }
@@ -109,7 +120,6 @@ public struct NetFrontFrame: ~Copyable {
   }
 
   mutating func removeAll() {
-    if fragmentCount > 1 { others.removeAll(keepingCapacity: true) }
     (fragmentCount, byteCount, metadata) = (0, 0, NetPacketMetadata())
     (headroomByteCount, sizesIncludeHeadroom) = (0, false)
   }

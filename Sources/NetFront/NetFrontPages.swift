@@ -8,20 +8,24 @@ struct NetFrontPages: ~Copyable {
     init(_ pages: consuming GrantedPages) { self.pages = pages }
   }
 
-  struct Page {
+  struct Page: BitwiseCopyable {
     let bytes: SharedBytes
     let reference: GrantReference
   }
 
   private var runs: [Run] = []
-  private var pages: [Page] = []
+  private var pages: PlainArray<Page>
 
-  init(_ pages: consuming GrantedPages) { add(pages) }
+  /// - Parameter capacity: how many pages there may be at most.
+  init(_ pages: consuming GrantedPages, capacity: Int) {
+    self.pages = PlainArray(capacity: capacity)
+    add(pages)
+  }
 
   var count: Int { pages.count }
 
   /// What names them to the backend.
-  var references: [GrantReference] { pages.map(\.reference) }
+  var references: [GrantReference] { (0..<pages.count).map { pages[$0].reference } }
 
   subscript(page: UInt16) -> Page { pages[Int(page)] }
 

@@ -62,7 +62,7 @@ final class NetFrontQueues {
   }
 
   /// The caller has checked the frame's length.
-  func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
+  @inline(__always) func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
     // Each flow always the same, so that its order stays.
     try transmits[count > 1 ? NetFlow.queue(for: frame, of: count) : 0].put(frame, form)
   }
@@ -113,17 +113,23 @@ final class NetFrontQueues {
   }
 
   /// Takes back the pages of what was sent, hands every frame that is there to `body` and its pages back to the backend,
-  /// and asks for events at the next responses.
-  func poll(_ body: (borrowing NetFrontFrame) -> Void) throws(DeviceError) -> Int {
+  /// and asks for events at the next responses, unless the caller goes on looking.
+  func poll(looks: Bool, _ body: (borrowing NetFrontFrame) -> Void) throws(DeviceError) -> Int {
     events.take()
-    for index in 0..<count { try transmits[index].reap() }
+    for index in 0..<count { try transmits[index].reap(looks: looks) }
     var received = 0
     for index in 0..<count {
-      received += try receives[index].poll(body)
+      received += try receives[index].poll(looks: looks, body)
       if receives[index].pushAndCheckNotify() { events.notifyRx(index) }
     }
-    events.rearm()
+    if !looks { events.rearm() }
     return received
+  }
+
+  /// Whether a poll would find something.
+  var hasWork: Bool {
+    for index in 0..<count where transmits[index].hasWork || receives[index].hasWork { return true }
+    return false
   }
 
   /// Asks the backend for hashing.
@@ -162,7 +168,7 @@ final class NetFrontQueues {
 
   /// Counts what the backend has answered so far, before the rest counts as dropped. At the end of a connection it does
   /// not matter any more that a ring may be broken.
-  func settle() { for index in 0..<count { try? transmits[index].reap() } }
+  func settle() { for index in 0..<count { try? transmits[index].reap(looks: true) } }
 
   /// Wakes the backend whatever its event indices say.
   func kick() { events.notifyAll() }

@@ -15,7 +15,10 @@ struct NetFrontReceive: ~Copyable {
   /// Where in the ring the next response stands.
   private var nextSlot: UInt16 = 0
   /// As far as it has come, and the pages that its slots have brought; or lost, and then it holds no pages.
-  private var frame = NetFrontFrame()
+  private var frame: NetFrontFrame
+  /// Its pieces but the first one, and their pages.
+  private var otherPieces = PlainArray<SharedBytes>(capacity: NetIf.maxFragmentCount)
+  private var otherPages = PlainArray<UInt16>(capacity: NetIf.maxFragmentCount)
   private var frameIsLost = false
   private var extraInfos = NetRxExtraInfos()
   /// What the next slot holds: an extra info, a fragment, or the beginning of a frame.
@@ -24,12 +27,14 @@ struct NetFrontReceive: ~Copyable {
   private var firstPage: UInt16 = 0
   /// Where in it the frame begins.
   private var firstOffset = 0
-  private var otherPages: [UInt16] = []
   private(set) var counts = NetCounts()
   /// Frames to be cut that came without a blank checksum.
   private(set) var checksumFixups: UInt64 = 0
   /// Frames to be cut that were handed over.
   private(set) var segmentedCount: UInt64 = 0
+
+  /// How many responses are brought near at once: as many as a backend's turn has.
+  private static let expectedCount: UInt32 = 64
 
   /// Where frames of a backend that is not trusted are copied to before anybody looks at them; nil for one that is.
   private let bounce: NetFrontBounce?
@@ -48,7 +53,8 @@ struct NetFrontReceive: ~Copyable {
     self.pages = pages
     self.agreement = agreement
     bounce = isUntrusted ? NetFrontBounce() : nil
-    otherPages.reserveCapacity(NetIf.maxFragmentCount)
+    // Safe: it is ours, as the memory is.
+    frame = unsafe NetFrontFrame(others: otherPieces.start)
     for page in 0..<UInt16(count) { post(page) }
   }
 
@@ -71,7 +77,10 @@ struct NetFrontReceive: ~Copyable {
     for page in UInt16(first)..<UInt16(pages.count) { post(page) }
   }
 
-  private mutating func post(_ page: UInt16) {
+  private mutating func post(_ page: UInt16) { postInPlace(page) }
+
+  /// The same, without a call, for the frames of one slot.
+  @inline(__always) private mutating func postInPlace(_ page: UInt16) {
     if bounce != nil { pages[page].bytes.zero() }
     postedPages[Int(nextPostedSlot)] = page
     ring.put(NetIfRxRequest(id: nextPostedSlot, gref: pages[page].reference))
@@ -84,9 +93,12 @@ struct NetFrontReceive: ~Copyable {
 
   /// Hands over every frame that is there: at most as many as the ring has slots, since the backend sees the pages that
   /// come back only with the next push. A frame whose last slot has not come waits for it.
-  mutating func poll(_ body: (borrowing NetFrontFrame) -> Void) throws(DeviceError) -> Int {
+  ///
+  /// - Parameter looks: whether the caller goes on looking, and wants no event.
+  mutating func poll(looks: Bool, _ body: (borrowing NetFrontFrame) -> Void) throws(DeviceError) -> Int {
     var received = 0
-    while try hasResponses() {
+    while try hasResponses(looks) {
+      ring.expectResponses(Self.expectedCount)
       while let response = ring.next() {
         let slot = nextSlot
         nextSlot = next(slot)
@@ -123,7 +135,7 @@ struct NetFrontReceive: ~Copyable {
       pages[page].bytes.slice(from: fragment.offset, count: fragment.byteCount), fragment.checksum)
     if let bounce { bounce.handOver(frame, body) } else { body(frame) }
     counts.count(packetOf: fragment.byteCount)
-    post(page)
+    postInPlace(page)
     return true
   }
 
@@ -187,21 +199,30 @@ struct NetFrontReceive: ~Copyable {
       post(page)
       return
     }
-    if frame.fragmentCount == 0 { (firstPage, firstOffset) = (page, fragment.offset) } else { otherPages.append(page) }
+    if frame.fragmentCount == 0 {
+      (firstPage, firstOffset) = (page, fragment.offset)
+    } else {
+      otherPieces.append(bytes)
+      otherPages.append(page)
+    }
     frame.append(bytes)
   }
 
   private mutating func postHeldPages() {
     if frame.fragmentCount > 0 { post(firstPage) }
     if frame.fragmentCount > 1 {
-      for index in otherPages.indices { post(otherPages[index]) }
-      otherPages.removeAll(keepingCapacity: true)
+      for index in 0..<otherPages.count { post(otherPages[index]) }
+      otherPages.removeAll()
+      otherPieces.removeAll()
     }
     frame.removeAll()
   }
 
-  private mutating func hasResponses() throws(DeviceError) -> Bool {
-    do throws(RingViolation) { return try ring.finalCheck() } catch {
+  /// Whether a response is there.
+  var hasWork: Bool { ring.hasUnconsumed() }
+
+  private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
+    do throws(RingViolation) { return looks ? try ring.available() > 0 : try ring.finalCheck() } catch {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }
   }

@@ -93,8 +93,8 @@ struct NetFrontRings: ~Copyable {
     let txRing = try device.share(pageCount: 1)
     let rxRing = try device.share(pageCount: 1)
     let (txReference, rxReference) = (txRing.references[0], rxRing.references[0])
-    let txPages = NetFrontPages(try device.share(pageCount: txPageCount, writable: false))
-    let rxPages = NetFrontPages(try device.share(pageCount: rxPageCount))
+    let txPages = NetFrontPages(try device.share(pageCount: txPageCount, writable: false), capacity: txPageCount)
+    let rxPages = NetFrontPages(try device.share(pageCount: rxPageCount), capacity: entryCount)
     return Shared(
       txReference: txReference, rxReference: rxReference,
       transmit: NetFrontTransmit(

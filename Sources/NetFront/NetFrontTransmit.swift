@@ -12,13 +12,18 @@ struct NetFrontTransmit: ~Copyable {
   /// What a request in flight belongs to. A frame is answered slot by slot, and done with the last one.
   private struct Entry: BitwiseCopyable {
     var isInFlight: Bool
+    var unansweredCount: UInt8
+    var result = NetTxResult.sent
     /// The id of the frame's first request. The entry of that one has the rest, and keeps its page until all are answered.
     let first: UInt16
     let byteCount: UInt16
-    var unansweredCount: UInt8
-    var result = NetTxResult.sent
 
-    static var idle: Entry { Entry(isInFlight: false, first: 0, byteCount: 0, unansweredCount: 0) }
+    static var idle: Entry { Entry(isInFlight: false, unansweredCount: 0, first: 0, byteCount: 0) }
+
+    /// Whether one answer that it was sent, to the request with this id, is all that a frame waits for.
+    @inline(__always) func waitsOnly(for id: UInt16) -> Bool {
+      isInFlight && unansweredCount == 1 && result == .sent && first == id && byteCount > 0
+    }
   }
 
   private var ring: FrontRing<NetIfTxRequest, NetIfTxResponse>
@@ -29,6 +34,8 @@ struct NetFrontTransmit: ~Copyable {
   private let isUntrusted: Bool
   private var entries: PlainArray<Entry>
   private var freePages: PlainArray<UInt16>
+  /// How many responses are brought near at once: as many as a backend's turn has.
+  private static let expectedCount: UInt32 = 64
   /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
   private var extraInfosInFlight = 0
@@ -79,18 +86,39 @@ struct NetFrontTransmit: ~Copyable {
   }
 
   /// The caller has checked the frame's length. Its bytes are copied into pages of ours once.
-  mutating func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
+  @inline(__always) mutating func put(_ frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
+    if frame.count <= xenPageSize, form.segmentation == nil {
+      try putWhole(frame, flags: form.flags, form.checksum)
+    } else {
+      try putParts(of: frame, form)
+    }
+  }
+
+  /// A frame of one slot, as most are.
+  private mutating func putWhole(
+    _ frame: Span<UInt8>, flags: UInt16, _ checksum: (offset: Int, value: UInt16)?
+  ) throws(NetFrontError) {
+    guard !freePages.isEmpty, ring.freeRequestCount > 0 else { throw .busy }
+    let id = freePages.removeLast()
+    let byteCount = UInt16(truncatingIfNeeded: frame.count)
+    put(
+      frame, id, Entry(isInFlight: true, unansweredCount: 1, first: id, byteCount: byteCount), size: byteCount,
+      flags: flags, checksum)
+    inFlightCount &+= 1
+  }
+
+  private mutating func putParts(of frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
     let byteCount = frame.count
     guard hasRoom(for: byteCount, isSegmented: form.segmentation != nil) else { throw .busy }
     let count = NetIf.pageCount(of: byteCount)
-    let first = freePages[freePages.count - 1]
+    let first = freePages.removeLast()
     var flags = form.flags | (count > 1 ? NetIf.TxFlag.moreData : 0)
     if form.segmentation != nil { flags |= NetIf.TxFlag.extraInfo }
     // The first slot's size is the whole frame's.
     put(
-      frame.extracting(first: xenPageSize),
-      Entry(isInFlight: true, first: first, byteCount: UInt16(byteCount), unansweredCount: UInt8(count)),
-      size: byteCount, flags: flags, form.checksum)
+      frame.extracting(first: xenPageSize), first,
+      Entry(isInFlight: true, unansweredCount: UInt8(count), first: first, byteCount: UInt16(byteCount)),
+      size: UInt16(byteCount), flags: flags, form.checksum)
     if let segmentation = form.segmentation {
       put(NetIfExtraInfo(segmentation))
       segmentedCount &+= 1
@@ -105,29 +133,33 @@ struct NetFrontTransmit: ~Copyable {
       let start = part * xenPageSize
       let bytes = frame.extracting(droppingFirst: start).extracting(first: xenPageSize)
       put(
-        bytes, Entry(isInFlight: true, first: first, byteCount: 0, unansweredCount: 0), size: bytes.count,
-        flags: part + 1 < count ? NetIf.TxFlag.moreData : 0,
+        bytes, freePages.removeLast(), Entry(isInFlight: true, unansweredCount: 0, first: first, byteCount: 0),
+        size: UInt16(bytes.count), flags: part + 1 < count ? NetIf.TxFlag.moreData : 0,
         form.checksum.map { (offset: $0.offset - start, value: $0.value) })
     }
   }
 
-  /// Puts a part of a frame, in the next free page.
+  /// Puts a part of a frame.
   ///
-  /// - Parameter checksum: what is written over the frame's bytes, if that is in this part.
+  /// - Parameters:
+  ///   - id: of its page, which was free.
+  ///   - checksum: what is written over the frame's bytes, if that is in this part.
   @inline(__always) private mutating func put(
-    _ bytes: Span<UInt8>, _ entry: Entry, size: Int, flags: UInt16, _ checksum: (offset: Int, value: UInt16)?
+    _ bytes: Span<UInt8>, _ id: UInt16, _ entry: Entry, size: UInt16, flags: UInt16,
+    _ checksum: (offset: Int, value: UInt16)?
   ) {
-    let id = freePages.removeLast()
     let page = pages[id]
     page.bytes.copy(from: bytes)
     if isUntrusted { page.bytes.slice(from: bytes.count, count: xenPageSize - bytes.count).zero() }
     // Its offset is even, so that it lies within one page.
     if let checksum, checksum.offset >= 0, checksum.offset < bytes.count {
-      let field: InlineArray<2, UInt8> = [UInt8(checksum.value >> 8), UInt8(checksum.value & 0xFF)]
+      let field: InlineArray<2, UInt8> = [
+        UInt8(truncatingIfNeeded: checksum.value &>> 8), UInt8(truncatingIfNeeded: checksum.value),
+      ]
       page.bytes.slice(from: checksum.offset, count: 2).copy(from: field.span)
     }
     entries[Int(id)] = entry
-    ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: UInt16(size)))
+    ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: size))
   }
 
   /// Puts a request without a frame, and what is to be said of a group behind it.
@@ -136,7 +168,7 @@ struct NetFrontTransmit: ~Copyable {
   mutating func put(_ change: NetFrontMulticast.Change) -> Bool {
     guard hasRoom(for: 1, isSegmented: true) else { return false }
     let id = freePages.removeLast()
-    entries[Int(id)] = Entry(isInFlight: true, first: id, byteCount: 0, unansweredCount: 1)
+    entries[Int(id)] = Entry(isInFlight: true, unansweredCount: 1, first: id, byteCount: 0)
     multicastChanges[id] = change
     ring.put(NetIfTxRequest(gref: pages[id].reference, flags: NetIf.TxFlag.extraInfo, id: id, size: 0))
     put(NetIfExtraInfo(change))
@@ -156,21 +188,44 @@ struct NetFrontTransmit: ~Copyable {
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
   /// Takes back the pages of every frame that was answered.
-  mutating func reap() throws(DeviceError) {
-    while try hasResponses() {
+  ///
+  /// - Parameter looks: whether the caller goes on looking, and wants no event.
+  mutating func reap(looks: Bool) throws(DeviceError) {
+    while try hasResponses(looks) {
+      ring.expectResponses(Self.expectedCount)
       while let response = ring.next() { try take(response) }
     }
   }
 
   /// When there is no response, asks for an event after half of those that can come: pages are wanted back before the
   /// last one is gone, and not one by one.
-  private mutating func hasResponses() throws(DeviceError) -> Bool {
+  private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
     do throws(RingViolation) {
+      if looks { return try ring.available() > 0 }
       return holdsOffEvents ? try ring.finalCheckHoldingOff() : try ring.finalCheck()
     } catch { throw .protocolViolation("\(NetRingViolation(.tx, error))") }
   }
 
-  private mutating func take(_ response: NetIfTxResponse) throws(DeviceError) {
+  /// Whether as many responses are there as an event would be asked for, as ``hasResponses(_:)`` does.
+  var hasWork: Bool { ring.hasUnconsumed(holdsOffEvents ? ring.pushedCount / 2 + 1 : 1) }
+
+  @inline(__always) private mutating func take(_ response: NetIfTxResponse) throws(DeviceError) {
+    let slot = Int(response.id)
+    // The last answer to a frame that was sent, as most are.
+    if response.status == NetIf.Status.okay, slot < entries.count {
+      let entry = entries[slot]
+      if entry.waitsOnly(for: response.id) {
+        entries[slot].isInFlight = false
+        counts.count(packetOf: Int(entry.byteCount))
+        free(response.id)
+        inFlightCount &-= 1
+        return
+      }
+    }
+    try takeAny(response)
+  }
+
+  private mutating func takeAny(_ response: NetIfTxResponse) throws(DeviceError) {
     let slot = Int(response.id)
     let result: NetTxResult
     do throws(NetResponseViolation) {
@@ -207,7 +262,7 @@ struct NetFrontTransmit: ~Copyable {
     inFlightCount -= 1
   }
 
-  private mutating func free(_ page: UInt16) {
+  @inline(__always) private mutating func free(_ page: UInt16) {
     freePages.append(page)
     pages[page].bytes.expectWrite()
   }

@@ -13,8 +13,23 @@ struct NetFrontTxForm: BitwiseCopyable {
   init() {}
 
   /// - Parameter offloads: what the backend takes unfinished: it cuts such a frame, if it is to be cut.
-  init(
+  @inline(__always) init(
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata, offloads: NetOffloads
+  ) throws(NetFrontError) {
+    // As most are.
+    if metadata == NetPacketMetadata(checksum: .blank), offloads.contains(.ipv4Checksum),
+      let checksum = NetHeaders.plainBlankChecksum(of: frame)
+    {
+      self.init()
+      flags = NetIf.TxFlag.checksumBlank | NetIf.TxFlag.dataValidated
+      self.checksum = (NetHeaders.plainChecksumOffset, checksum)
+    } else {
+      try self.init(any: frame, metadata, offloads: offloads)
+    }
+  }
+
+  private init(
+    any frame: Span<UInt8>, _ metadata: NetPacketMetadata, offloads: NetOffloads
   ) throws(NetFrontError) {
     if metadata.checksum == .validated { flags = NetIf.TxFlag.dataValidated }
     guard metadata.checksum == .blank || metadata.segmentation != nil else { return }

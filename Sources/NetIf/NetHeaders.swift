@@ -88,6 +88,15 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
   ///
   /// - Returns: nil for all others, and for all that is wrong.
   @inline(__always) private init?(plain frame: Span<UInt8>) {
+    guard let (payload, end) = Self.plainPlaces(in: frame) else { return nil }
+    (network, transport, networkStart, transportStart) = (.ipv4, .tcp, 14, 34)
+    (payloadStart, payloadEnd) = (payload, end)
+  }
+
+  /// Where in a frame as most are the payload begins and ends.
+  ///
+  /// - Returns: nil for all others, and for all that is wrong.
+  @inline(__always) private static func plainPlaces(in frame: Span<UInt8>) -> (payload: UInt32, end: UInt32)? {
     guard frame.count >= 54 else { return nil }
     // Safe: the 54 bytes are there, as just seen.
     let (etherType, first, second, third, words) = unsafe (
@@ -98,9 +107,29 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
     guard etherType & 0xFFFF == 0x0800, first &>> 24 == 0x45, second & 0x3FFF == 0, third &>> 16 & 0xFF == 6,
       words >= 5, payload <= end, end <= frame.count
     else { return nil }
-    (network, transport, networkStart, transportStart) = (.ipv4, .tcp, 14, 34)
-    (payloadStart, payloadEnd) = (payload, end)
+    return (payload, end)
   }
+
+  /// Whether a frame is as most are: TCP over IPv4 without tags or options, and nothing is wrong with its headers.
+  public static func arePlain(in frame: Span<UInt8>) -> Bool { plainPlaces(in: frame) != nil }
+
+  /// The same as ``blankChecksum(of:)`` of a frame as most are, without the headers' being taken apart first. Its field is at
+  /// ``plainChecksumOffset``.
+  ///
+  /// - Returns: nil for all others, and for all that is wrong.
+  public static func plainBlankChecksum(of frame: Span<UInt8>) -> UInt16? {
+    guard let (_, end) = plainPlaces(in: frame) else { return nil }
+    var checksum = InternetChecksum()
+    // Safe: so many bytes are there, as just seen.
+    unsafe checksum.add(frame.unchecked32(at: 26))
+    unsafe checksum.add(frame.unchecked32(at: 30))
+    checksum.add(UInt16(Transport.tcp.rawValue))
+    // Its end is 14 bytes more than sixteen bits at most.
+    checksum.add(UInt16(truncatingIfNeeded: end &- 34))
+    return ~checksum.value
+  }
+
+  public static var plainChecksumOffset: Int { 50 }
 
   @inline(__always) private static func parseIPv4(
     _ frame: Span<UInt8>, at start: Int

@@ -8,7 +8,13 @@ import XenPlatform
 public protocol BusThreadClient: AnyObject {
   /// Does what there is to do; called whenever the thread wakes, after its bus has been polled if that had anything to do.
   /// Never waits. `.stopped` ends the thread.
-  func poll(_ bus: Bus, now: Uptime) -> PollOutcome
+  ///
+  /// - Parameter looks: whether the thread goes on looking at ``hasWork`` when there is nothing to do. Then no other end need be asked
+  ///   for events; before the thread sleeps it calls once more, without this.
+  func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome
+
+  /// Whether there is something to do that none of the descriptors tells of: a look at memory.
+  var hasWork: Bool { get }
 
   /// Appends what to sleep on besides the bus; asked before every sleep.
   func appendDescriptors(to list: inout [CInt])
@@ -28,6 +34,7 @@ public protocol BusThreadClient: AnyObject {
 
 extension BusThreadClient {
   public var workCount: UInt64? { nil }
+  public var hasWork: Bool { false }
 }
 
 /// A ``Bus`` on a thread of its own.
@@ -204,7 +211,7 @@ private final class BusLoop {
       }
       let busOutcome = busIsDue ? bus.poll() : .idle
       let now = Uptime.now
-      let outcome = client?.poll(bus, now: now) ?? .idle
+      let outcome = client?.poll(bus, now: now, looks: sleep.looks) ?? .idle
       if outcome == .stopped { return }
       wakes.note(client?.workCount, isWokenByClient: isWokenByClient, now: now)
       let deadline = state.deadline.withLock { $0 }
@@ -223,7 +230,8 @@ private final class BusLoop {
       for descriptor in descriptors { waits.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)) }
       let isDue = busOutcome == .more || outcome == .more
       if case .idleUntil(let instant) = busOutcome { retriesAt = instant } else if busIsDue { retriesAt = nil }
-      _ = sleep.wait(for: &waits, timeout: isDue ? 0 : milliseconds(outcome, [deadline, wakes.heldUntil, retriesAt]))
+      let timeout = isDue ? 0 : milliseconds(outcome, [deadline, wakes.heldUntil, retriesAt])
+      _ = sleep.wait(for: &waits, timeout: timeout) { client?.hasWork ?? false }
       isWokenByClient = waits[own.count...].contains { $0.revents != 0 }
       if waits[0].revents != 0 { state.wakeup.clear() }
       busIsDue =

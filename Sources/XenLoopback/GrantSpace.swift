@@ -7,7 +7,7 @@ import XenPlatform
 struct GrantSpace: ~Copyable {
   /// What a domain can use of the kernel's pages and references for sharing.
   private struct Table {
-    /// By reference. None is given out twice, so that a stale one is noticed, and 0 to 7 are Xen's own: so this grows by eight
+    /// By reference. None is given out twice, so that a stale one is noticed, and 0 to 7 are Xen's own: so this grows by sixteen
     /// bytes for each page that is ever shared.
     var grants = [Grant](repeating: .none, count: 8)
     var sharedPages = 0
@@ -15,23 +15,22 @@ struct GrantSpace: ~Copyable {
     var sharedPageLimit = 1024
   }
 
-  /// What a reference names.
-  private struct Grant {
-    static let none = Grant(run: -1, isWritable: false)
+  /// What a reference names. Where its page is, and who may use it, stands in its run, too: a copy looks no further than here.
+  @safe private struct Grant {
+    static var none: Grant { unsafe Grant(page: nil, run: -1, grantee: DomainID(rawValue: 0), isWritable: false) }
 
-    /// Negative for none.
-    var run: Int32
+    /// Where the owner has it; nil for none.
+    let page: UnsafeMutableRawPointer?
+    let run: Int32
+    let grantee: DomainID
     var isWritable: Bool
   }
 
   /// One `share`.
-  @safe private struct Run {
+  private struct Run {
     let file: PageFile
     let owner: DomainID
-    let grantee: DomainID
     let references: Range<UInt32>
-    /// Where the owner has the pages.
-    let address: UnsafeMutableRawPointer
     var mappedPages = 0
     var isShared = true
     /// Its process was killed.
@@ -126,13 +125,13 @@ struct GrantSpace: ~Copyable {
     }
     let first = UInt32(table.grants.count)
     let references = first..<(first + UInt32(pageCount))
-    let number = addRun(
-      unsafe Run(
-        file: file, owner: process.domain, grantee: grantee, references: references,
-        address: memory.baseAddress))
+    let number = addRun(Run(file: file, owner: process.domain, references: references))
     withTable(of: process.domain) {
-      let grant = Grant(run: Int32(number), isWritable: writable)
-      $0?.grants.append(contentsOf: repeatElement(grant, count: pageCount))
+      for page in 0..<pageCount {
+        $0?.grants.append(
+          unsafe Grant(
+            page: memory.baseAddress + page * xenPageSize, run: Int32(number), grantee: grantee, isWritable: writable))
+      }
       $0?.sharedPages += pageCount
     }
     unsafe regions[UInt(bitPattern: memory.baseAddress)] = Region(
@@ -166,8 +165,10 @@ struct GrantSpace: ~Copyable {
     var pages: [Page] = []
     for reference in references {
       let found = find(reference, of: domain, for: process.domain, writable: writable)
-      guard found.status == .okay else { throw .refused(reference, of: domain, found.status) }
-      pages.append(found.page)
+      guard found.status == .okay, let run = runs[Int(found.grant.run)] else {
+        throw .refused(reference, of: domain, found.status)
+      }
+      pages.append(Page(run: Int(found.grant.run), number: Int(reference.rawValue - run.references.lowerBound)))
     }
     if faults.failedMap.strikes(&random), let unlucky = references.randomElement(using: &random) {
       throw .refused(unlucky, of: domain, .generalError)
@@ -185,17 +186,16 @@ struct GrantSpace: ~Copyable {
   /// entries.
   private func find(
     _ reference: GrantReference, of domain: DomainID, for grantee: DomainID, writable: Bool
-  ) -> (status: GrantStatus, page: Page) {
-    let nothing = Page(run: 0, number: 0)
+  ) -> (status: GrantStatus, grant: Grant) {
     let place = Int(reference.rawValue)
     guard Int(domain.rawValue) < tables.count, let count = tables[Int(domain.rawValue)]?.grants.count else {
-      return (.badDomain, nothing)
+      return (.badDomain, .none)
     }
-    guard place < count else { return (place / 512 <= (count - 1) / 512 ? .generalError : .badReference, nothing) }
-    guard let grant = tables[Int(domain.rawValue)]?.grants[place], grant.run >= 0,
-      grant.isWritable || !writable, let run = runs[Int(grant.run)], run.grantee == grantee
-    else { return (.generalError, nothing) }
-    return (.okay, Page(run: Int(grant.run), number: place - Int(run.references.lowerBound)))
+    guard place < count else { return (place / 512 <= (count - 1) / 512 ? .generalError : .badReference, .none) }
+    guard let grant = tables[Int(domain.rawValue)]?.grants[place], unsafe grant.page != nil, grant.grantee == grantee,
+      grant.isWritable || !writable
+    else { return (.generalError, .none) }
+    return (.okay, grant)
   }
 
   /// Pages that are shared, or still mapped: their runs are there.
@@ -284,8 +284,8 @@ struct GrantSpace: ~Copyable {
   func copy(_ copies: inout MutableSpan<GrantCopy>, by grantee: DomainID) {
     copyTotal.count.wrappingAdd(copies.count, ordering: .relaxed)
     for index in copies.indices {
-      let (status, page) = find(copies[index], by: grantee)
-      if status == .okay { move(copies[index], page) }
+      let (status, grant) = find(copies[index], by: grantee)
+      if status == .okay { move(copies[index], grant) }
       copies[index].status = status
     }
   }
@@ -294,25 +294,23 @@ struct GrantSpace: ~Copyable {
   mutating func copyWithFaults(_ copies: inout MutableSpan<GrantCopy>, by grantee: DomainID) {
     copyTotal.count.wrappingAdd(copies.count, ordering: .relaxed)
     for index in copies.indices {
-      var (status, page) = find(copies[index], by: grantee)
+      var (status, grant) = find(copies[index], by: grantee)
       if status == .okay, faults.failedCopy.strikes(&random) { status = .generalError }
-      if status == .okay { move(copies[index], page) }
+      if status == .okay { move(copies[index], grant) }
       copies[index].status = status
     }
   }
 
-  private func find(_ copy: GrantCopy, by grantee: DomainID) -> (status: GrantStatus, page: Page) {
-    guard Int(copy.offset) + Int(copy.count) <= xenPageSize else {
-      return (.badCopyArgument, Page(run: 0, number: 0))
-    }
+  private func find(_ copy: GrantCopy, by grantee: DomainID) -> (status: GrantStatus, grant: Grant) {
+    guard Int(copy.offset) + Int(copy.count) <= xenPageSize else { return (.badCopyArgument, .none) }
     return find(copy.reference, of: copy.domain, for: grantee, writable: copy.direction == .toGrant)
   }
 
   /// Moves the bytes of a copy that was found to be one.
-  private func move(_ copy: GrantCopy, _ page: Page) {
+  private func move(_ copy: GrantCopy, _ grant: Grant) {
     // Safe: the owner has the page mapped while it is granted, and the copy stays within it.
-    guard let remote = unsafe runs[page.run]?.address else { preconditionFailure("a grant is of a run") }
-    let bytes = unsafe remote + page.number * xenPageSize + Int(copy.offset)
+    guard let page = unsafe grant.page else { preconditionFailure("a grant is of a page") }
+    let bytes = unsafe page + Int(copy.offset)
     switch copy.direction {
     case .fromGrant: unsafe copy.local.copyMemory(from: bytes, byteCount: Int(copy.count))
     case .toGrant: unsafe bytes.copyMemory(from: copy.local, byteCount: Int(copy.count))

@@ -21,17 +21,23 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
   private var tasks: [Task] = []
   private var random: SplitMix64
   private let budget: Int
+  /// By which it is decided whether a queue's turn is one of a thread that looks; nil when none is.
+  private var looking: SplitMix64?
   /// The simulation's time.
   public private(set) var now = Uptime(nanoseconds: 0)
   /// What the schedule was made from.
   public let seed: UInt64
 
-  /// - Parameter budget: requests one turn of a queue may do; small ones mix the order more.
-  public init(seed: UInt64, budget: Int = 4) {
+  /// - Parameters:
+  ///   - budget: requests one turn of a queue may do; small ones mix the order more.
+  ///   - looks: whether queues have turns, between others, that ask for no events, as from a thread that goes on looking.
+  public init(seed: UInt64, budget: Int = 4, looks: Bool = false) {
     precondition(budget > 0, "a turn needs a budget")
     self.seed = seed
     self.budget = budget
     random = SplitMix64(state: seed)
+    // Not by the other one: the order stays what it was without this.
+    looking = looks ? SplitMix64(state: ~seed) : nil
   }
 
   /// Gives turns to `poll`, which belongs to `owner`, until ``remove(_:)``.
@@ -76,8 +82,14 @@ public final class Scheduler: QueueHost, @unchecked Sendable {  // everything ha
   ) {
     tasks.append(
       Task(
-        identity: ObjectIdentifier(queue), name: name, process: process, poll: { queue.poll(now: $0, budget: $1) },
-        whenStopped: whenStopped))
+        identity: ObjectIdentifier(queue), name: name, process: process,
+        poll: { [unowned self] in queue.poll(now: $0, budget: $1, looks: nextLooks()) }, whenStopped: whenStopped))
+  }
+
+  private func nextLooks() -> Bool {
+    guard var random = looking else { return false }
+    defer { looking = random }
+    return Bool.random(using: &random)
   }
 
   public func stop(_ queue: any DataQueue) { remove(queue) }

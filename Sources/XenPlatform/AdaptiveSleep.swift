@@ -1,3 +1,4 @@
+import CSharedMemory
 import Glibc
 
 /// How a thread waits for its descriptors: where it has lately been woken soon after it fell asleep, it looks for that long
@@ -14,14 +15,29 @@ public struct AdaptiveSleep: Sendable {
   public let maxNanoseconds: UInt64
   /// How long the next sleep is put off.
   package private(set) var nanoseconds: UInt64 = 0
+  /// Whether the next wait looks before it sleeps.
+  public private(set) var looks = false
+  /// When the look began that has found nothing, until the sleep behind it; else zero.
+  private var lookedSince: UInt64 = 0
   private static let shortest: UInt64 = 4_000
   /// Sleeps since one was measured, by a thread that sleeps at once.
   private var unmeasuredCount = 0
   /// The clock is a system call on many a Xen, and what a thread waits for changes rarely.
   private static let sleepsPerMeasurement = 8
 
+  /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
+  private static let looksPerYield = 16
   private static let crowdedYield: UInt64 = 1_000_000
-  private static let sleepsWhenCrowded = 16_384
+  /// For how many sleeps a thread does not look that has given its processor away once, and how many at most when that goes on.
+  private static let fewestSleepsWhenCrowded = 64
+  private static let mostSleepsWhenCrowded = 16_384
+  private var sleepsWhenCrowded = fewestSleepsWhenCrowded
+  /// One long yield is chance, as where a hypervisor has taken a processor away: two that so many others at most lie between are not.
+  private static let yieldsToForget = 64
+  private var yieldsSinceLong = yieldsToForget
+  /// Looks since, as long as it is not forgotten.
+  private var undisturbedCount = 0
+  private static let looksToForget = 4096
 
   /// What Linux's KVM looks for before it lets a processor rest: a solid-state disk has answered by then.
   public static let defaultMaxNanoseconds: UInt64 = 200_000
@@ -30,23 +46,63 @@ public struct AdaptiveSleep: Sendable {
 
   /// Waits until one of `descriptors` is readable or `timeout` milliseconds have passed (-1: for ever); says whether one is.
   public mutating func wait(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
-    guard timeout != 0, maxNanoseconds > 0 else { return Wakeup.wait(for: &descriptors, timeout: timeout) }
-    if nanoseconds == 0, unmeasuredCount < Self.sleepsPerMeasurement - 1 {
-      unmeasuredCount += 1
-      return Wakeup.wait(for: &descriptors, timeout: timeout)
-    }
-    unmeasuredCount = 0
+    guard timeout != 0 else { return Wakeup.wait(for: &descriptors, timeout: 0) }
+    if looks, look(for: &descriptors, hasWork: { false }) { return true }
+    return sleep(for: &descriptors, timeout: timeout)
+  }
+
+  /// The same for whoever can look in memory, too, and asks for events only before it sleeps. Where ``looks`` holds, this returns as soon
+  /// as there is something, or false: then that does not hold any more, and whoever waits asks for events, looks once more, and
+  /// calls this again to sleep.
+  public mutating func wait(
+    for descriptors: inout [pollfd], timeout: CInt, hasWork: () -> Bool
+  ) -> Bool {
+    looks && timeout != 0
+      ? look(for: &descriptors, hasWork: hasWork) : sleep(for: &descriptors, timeout: timeout)
+  }
+
+  /// There was something to do after all when events were asked for, so that nobody slept.
+  public mutating func noteWork() { if lookedSince != 0 { (lookedSince, looks) = (0, nanoseconds > 0) } }
+
+  /// - Returns: whether there is something, before it is time to sleep.
+  private mutating func look(for descriptors: inout [pollfd], hasWork: () -> Bool) -> Bool {
+    noteLook()
     let start = Uptime.now.nanoseconds
-    if nanoseconds > 0 {
-      var now = start
-      repeat {
-        if Wakeup.wait(for: &descriptors, timeout: 0) { return true }
-        let looked = now
-        sched_yield()
-        now = Uptime.now.nanoseconds
-        if gaveWay(forNanoseconds: now &- looked) { return Wakeup.wait(for: &descriptors, timeout: timeout) }
-      } while now &- start < nanoseconds
+    var now = start
+    repeat {
+      for _ in 0..<Self.looksPerYield {
+        if hasWork() { return true }
+        shared_memory_pause()
+      }
+      if Wakeup.wait(for: &descriptors, timeout: 0) { return true }
+      let looked = now
+      sched_yield()
+      now = Uptime.now.nanoseconds
+      if gaveWay(forNanoseconds: now &- looked) { return false }
+    } while now &- start < nanoseconds
+    (looks, lookedSince) = (false, start)
+    return false
+  }
+
+  private mutating func noteLook() {
+    guard sleepsWhenCrowded > Self.fewestSleepsWhenCrowded else { return }
+    undisturbedCount += 1
+    if undisturbedCount == Self.looksToForget {
+      (sleepsWhenCrowded, undisturbedCount) = (Self.fewestSleepsWhenCrowded, 0)
     }
+  }
+
+  private mutating func sleep(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
+    guard timeout != 0, maxNanoseconds > 0 else { return Wakeup.wait(for: &descriptors, timeout: timeout) }
+    var start = lookedSince
+    if start == 0 {
+      guard unmeasuredCount >= Self.sleepsPerMeasurement - 1 else {
+        unmeasuredCount += 1
+        return Wakeup.wait(for: &descriptors, timeout: timeout)
+      }
+      start = Uptime.now.nanoseconds
+    }
+    (lookedSince, unmeasuredCount) = (0, 0)
     let isReadable = Wakeup.wait(for: &descriptors, timeout: timeout)
     adapt(to: Uptime.now.nanoseconds &- start)
     return isReadable
@@ -59,15 +115,24 @@ public struct AdaptiveSleep: Sendable {
     } else {
       nanoseconds = nanoseconds > Self.shortest ? nanoseconds / 2 : 0
     }
+    looks = nanoseconds > 0
   }
 
   /// Notes how long a yield took.
   ///
-  /// - Returns: whether somebody else had the processor for long. It is not looked for a long while then.
+  /// - Returns: whether others keep the processor. It is not looked for a while then.
   package mutating func gaveWay(forNanoseconds yielded: UInt64) -> Bool {
-    guard yielded >= Self.crowdedYield else { return false }
-    nanoseconds = 0
-    unmeasuredCount = -Self.sleepsWhenCrowded
+    guard yielded >= Self.crowdedYield else {
+      yieldsSinceLong = min(yieldsSinceLong + 1, Self.yieldsToForget)
+      return false
+    }
+    let isFirst = yieldsSinceLong == Self.yieldsToForget
+    yieldsSinceLong = 0
+    if isFirst { return false }
+    (nanoseconds, looks) = (0, false)
+    unmeasuredCount = -sleepsWhenCrowded
+    sleepsWhenCrowded = min(4 * sleepsWhenCrowded, Self.mostSleepsWhenCrowded)
+    undisturbedCount = 0
     return true
   }
 }

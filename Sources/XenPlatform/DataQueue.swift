@@ -32,10 +32,19 @@ public protocol DataQueue: AnyObject, Sendable {
   var goesByTicks: Bool { get }
 
   /// Does at most `budget` requests' work.
-  func poll(now: Uptime, budget: Int) -> PollOutcome
+  ///
+  /// - Parameter looks: whether whoever polls goes on looking at ``hasWork`` when there is nothing to do. Then the other end is
+  ///   not asked for an event, which it would send for nothing; so before a sleep there is a poll without this.
+  func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome
+
+  /// Whether a poll would find something to do in the memory that the other end writes, where none of the descriptors tells of
+  /// it: a look, which asks nobody for anything and is no system call.
+  var hasWork: Bool { get }
 }
 
 extension DataQueue {
+  public func poll(now: Uptime, budget: Int) -> PollOutcome { poll(now: now, budget: budget, looks: false) }
+  public var hasWork: Bool { false }
   public func waits(for descriptor: CInt) -> Bool { true }
   public var goesByTicks: Bool { false }
 }

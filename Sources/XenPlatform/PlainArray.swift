@@ -60,6 +60,9 @@
     }
   }
 
+  /// Where the elements lie, as long as this lives.
+  @inlinable @inline(__always) @unsafe public var start: UnsafePointer<Element> { unsafe UnsafePointer(base) }
+
   /// Lends the elements.
   @inlinable @inline(__always) public func withSpan<Result>(_ body: (Span<Element>) -> Result) -> Result {
     // Safe: initialised up to the count, and we are borrowed until `body` is done.

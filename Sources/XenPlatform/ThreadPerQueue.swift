@@ -92,13 +92,15 @@ private final class QueueThread: @unchecked Sendable {
     while true {
       let timeout: CInt
       let now = goesByTicks ? Uptime.lastTick : .now
-      switch queue.poll(now: now, budget: budget) {
+      let looks = sleep.looks
+      switch queue.poll(now: now, budget: budget, looks: looks) {
       case .idle: timeout = -1
       // From when the poll began, or the tick before: the clock is a system call on many a Xen, and late by a poll is no later
       // than a poll.
       case .idleUntil(let instant): timeout = instant.milliseconds(from: now)
       case .more:
         if isStopping.load(ordering: .relaxed) { return }
+        sleep.noteWork()
         continue
       case .stopped:
         whenStopped()
@@ -108,7 +110,8 @@ private final class QueueThread: @unchecked Sendable {
         // poll(2) passes over a negative one.
         waits[index + 1].fd = queue.waits(for: descriptors[index]) ? descriptors[index] : -1
       }
-      if sleep.wait(for: &waits, timeout: timeout), waits[0].revents != 0 { return }
+      let isFound = sleep.wait(for: &waits, timeout: timeout) { queue.hasWork }
+      if isFound, waits[0].revents != 0 { return }
     }
   }
 }

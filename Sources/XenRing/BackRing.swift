@@ -86,6 +86,20 @@ import XenPlatform
     try check(page.load(RingLayout.requestProducerOffset))
   }
 
+  /// Whether the other end has put so many requests more than were taken, or says so (`RING_HAS_UNCONSUMED_REQUESTS`): a look,
+  /// for whoever waits without asking to be notified. What passes the gate is for ``available()`` to say.
+  ///
+  /// - Parameter count: from 1 to ``entryCount``.
+  @inlinable public func hasUnconsumed(_ count: UInt32 = 1) -> Bool {
+    page.load(RingLayout.requestProducerOffset).distance(from: requestsConsumed) >= count
+  }
+
+  /// Has the slots of the requests that passed the check brought near, all at once; as many as `count` at most. A hint: where
+  /// each request takes long, the processor would else wait for one line of them after the other.
+  @inlinable @inline(__always) public func expectRequests(_ count: UInt32) {
+    page.expect(min(requestsChecked.distance(from: requestsConsumed), count), at: requestsConsumed, stride: Self.stride)
+  }
+
   /// Takes the next request that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
   @inlinable public mutating func next() -> Request? {
     guard requestsConsumed != requestsChecked else { return nil }

@@ -99,6 +99,21 @@ import XenPlatform
     try check(page.load(RingLayout.responseProducerOffset))
   }
 
+  /// Whether the other end has put so many responses more than were taken, or says so (`RING_HAS_UNCONSUMED_RESPONSES`): a
+  /// look, for whoever waits without asking to be notified. What passes the gate is for ``available()`` to say.
+  ///
+  /// - Parameter count: from 1 to the number of unanswered requests; more than that would never come.
+  @inlinable public func hasUnconsumed(_ count: UInt32 = 1) -> Bool {
+    page.load(RingLayout.responseProducerOffset).distance(from: responsesConsumed) >= count
+  }
+
+  /// Has the slots of the responses that passed the check brought near, all at once; as many as `count` at most. A hint: where
+  /// each response takes long, the processor would else wait for one line of them after the other.
+  @inlinable @inline(__always) public func expectResponses(_ count: UInt32) {
+    page.expect(
+      min(responsesChecked.distance(from: responsesConsumed), count), at: responsesConsumed, stride: Self.stride)
+  }
+
   /// Takes the next response that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
   @inlinable public mutating func next() -> Response? {
     guard responsesConsumed != responsesChecked else { return nil }

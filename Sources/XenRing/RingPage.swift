@@ -62,6 +62,16 @@ import XenPlatform
     if size < stride { unsafe (slot + size).initializeMemory(as: UInt8.self, repeating: 0, count: stride - size) }
   }
 
+  /// Has the lines of `count` slots brought near, to be written too: each slot is answered, or used again. Waits for nothing.
+  @inlinable func expect(_ count: UInt32, at index: RingIndex, stride: Int) {
+    var offset: UInt32 = 0
+    // A slot that lies in two lines has its second one brought with the next slot.
+    while offset < count {
+      unsafe shared_memory_expect_write(baseAddress + slotOffset(index.advanced(by: offset), stride: stride))
+      offset &+= UInt32(truncatingIfNeeded: max(1, 64 / stride))
+    }
+  }
+
   @inlinable func slotOffset(_ index: RingIndex, stride: Int) -> Int {
     RingLayout.headerByteCount &+ Int(truncatingIfNeeded: index.rawValue & mask) &* stride
   }

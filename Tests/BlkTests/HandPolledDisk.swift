@@ -34,11 +34,14 @@ final class HandPolledDisk {
   /// Beside the ring's.
   var mappedCount: Int { rig.loopback.grantCounts.mappedPages - frontend.rings[0].references.count }
 
-  @discardableResult func poll(at nanoseconds: UInt64) -> PollOutcome {
+  @discardableResult func poll(at nanoseconds: UInt64, looks: Bool = false) -> PollOutcome {
     var outcome = PollOutcome.more
-    while outcome == .more { outcome = host.poll(at: Uptime(nanoseconds: nanoseconds)) }
+    while outcome == .more { outcome = host.poll(at: Uptime(nanoseconds: nanoseconds), looks: looks) }
     return outcome
   }
+
+  /// Whether the ring holds something to do now.
+  var hasWork: Bool { host.hasWork }
 
   /// Reads a page's worth into each of these pages with one request.
   func read(_ pages: [Int], at nanoseconds: UInt64) throws {

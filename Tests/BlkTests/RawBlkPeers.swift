@@ -51,13 +51,14 @@ final class RawBlkRing {
     }
   }
 
-  func push() {
+  func push() -> Bool {
     let notify =
       switch layout {
       case .x86_32: narrow!.pushAndCheckNotify()
       case .x86_64: wide!.pushAndCheckNotify()
       }
     if notify { channel.notify() }
+    return notify
   }
 
   func responses() throws -> [BlkIfResponse] {
@@ -174,7 +175,12 @@ final class RawBlkFrontend: RawFrontend {
 
   func put(_ request: BlkIfRequest, queue: Int = 0) { rings[queue].put(request) }
 
-  func push() { for ring in rings { ring.push() } }
+  /// - Returns: whether the backend had asked to be woken, by one of its rings.
+  @discardableResult func push() -> Bool {
+    var notified = false
+    for ring in rings where ring.push() { notified = true }
+    return notified
+  }
 
   /// What the backend has answered since the last call.
   func responses() throws -> [BlkIfResponse] {
@@ -211,7 +217,8 @@ final class RawBlkBackend: RawBackend {
   /// Takes what the frontend has put.
   func requests() throws -> [BlkIfRequest] { try takeAll(&ring) }
 
-  func answer(_ response: BlkIfResponse) { put(response, on: &ring) }
+  /// - Returns: whether the frontend had asked to be woken for it.
+  @discardableResult func answer(_ response: BlkIfResponse) -> Bool { put(response, on: &ring) }
 
   /// Writes the response producer behind the ring's back, and wakes the frontend.
   func scribbleProducer(_ value: UInt32) {

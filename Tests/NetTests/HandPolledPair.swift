@@ -34,15 +34,18 @@ struct HandPolledPair {
     if connects { try #require(frontBus.isConnected && backBus.isConnected) }
   }
 
-  @discardableResult func poll(at seconds: Double = 0, budget: Int = 64) -> PollOutcome {
-    host.poll(at: Uptime(nanoseconds: UInt64(seconds * 1e9)), budget: budget)
+  @discardableResult func poll(at seconds: Double = 0, budget: Int = 64, looks: Bool = false) -> PollOutcome {
+    host.poll(at: Uptime(nanoseconds: UInt64(seconds * 1e9)), budget: budget, looks: looks)
   }
 
+  /// Whether the queue's rings hold something to do.
+  var hasWork: Bool { host.hasWork }
+
   /// Polls the queue until it has nothing to do, or a hundred times.
-  func pollUntilIdle(at seconds: Double = 0) -> PollOutcome {
+  @discardableResult func pollUntilIdle(at seconds: Double = 0, looks: Bool = false) -> PollOutcome {
     var outcome = PollOutcome.more
     for _ in 0..<100 where outcome == .more {
-      outcome = poll(at: seconds)
+      outcome = poll(at: seconds, looks: looks)
     }
     return outcome
   }

@@ -175,7 +175,7 @@ struct NetHeadersTests {
   @Test(arguments: seeds(1...100, of: NetHeadersTests.self))
   func theShortWayFindsWhatTheLongOneDoes(seed: Seed) throws {
     var random = SeededGenerator(seed)
-    var passed = 0
+    var (passed, plainCount) = (0, 0)
     for _ in 0..<200 {
       var packet = TestPacket(payload: pattern(Int.random(in: 0...40, using: &random), seed: 1))
       packet.padding = pattern(Int.random(in: 0...3, using: &random), seed: 2)
@@ -191,6 +191,8 @@ struct NetHeadersTests {
       let tagged = bytes[..<12] + [0x81, 0, 0, 1] + bytes[12...]
       guard let headers = try? NetHeaders(parsing: bytes.span) else {
         #expect(fault(bytes) == fault(Array(tagged)), "\(bytes)")
+        #expect(
+          NetHeaders.plainBlankChecksum(of: bytes.span) == nil && !NetHeaders.arePlain(in: bytes.span), "\(bytes)")
         continue
       }
       passed += 1
@@ -199,7 +201,14 @@ struct NetHeadersTests {
       #expect(
         headers.networkOffset == others.networkOffset - 4 && headers.transportOffset == others.transportOffset - 4)
       #expect(headers.payloadOffset == others.payloadOffset - 4 && headers.end == others.end - 4, "\(bytes)")
+      // What only most frames have.
+      let isPlain = headers.transport == .tcp && headers.transportOffset == 34
+      let blank = isPlain ? headers.blankChecksum(of: bytes.span) : nil
+      #expect(NetHeaders.plainBlankChecksum(of: bytes.span) == blank, "\(bytes)")
+      #expect(NetHeaders.arePlain(in: bytes.span) == isPlain, "\(bytes)")
+      if isPlain { plainCount += 1 }
+      #expect(!isPlain || headers.checksumOffset == NetHeaders.plainChecksumOffset)
     }
-    #expect(passed > 20)
+    #expect(passed > 20 && plainCount > 20)
   }
 }

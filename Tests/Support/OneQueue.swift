@@ -24,9 +24,12 @@ public final class OneQueue: QueueHost {
   /// Whether there is a queue, and it wants no more than the time of the last tick.
   public var goesByTicks: Bool { state.withLock { $0.queue?.goesByTicks ?? false } }
 
+  /// Whether there is a queue, and its rings hold something to do.
+  public var hasWork: Bool { state.withLock { $0.queue?.hasWork ?? false } }
+
   /// - Returns: `.stopped` when there is no queue.
-  @discardableResult public func poll(at instant: Uptime, budget: Int = 64) -> PollOutcome {
+  @discardableResult public func poll(at instant: Uptime, budget: Int = 64, looks: Bool = false) -> PollOutcome {
     now = instant
-    return state.withLock(\.queue)?.poll(now: instant, budget: budget) ?? .stopped
+    return state.withLock(\.queue)?.poll(now: instant, budget: budget, looks: looks) ?? .stopped
   }
 }

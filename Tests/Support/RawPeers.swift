@@ -120,9 +120,13 @@ open class RawBackend: BackendDriver, Backend {
     return requests
   }
 
-  public func put<Request, Response>(_ response: Response, on ring: inout BackRing<Request, Response>?) {
+  /// - Returns: whether the frontend had asked to be woken for it.
+  @discardableResult
+  public func put<Request, Response>(_ response: Response, on ring: inout BackRing<Request, Response>?) -> Bool {
     ring!.put(response)
-    if ring!.pushAndCheckNotify() { channel!.notify() }
+    let notifies = ring!.pushAndCheckNotify()
+    if notifies { channel!.notify() }
+    return notifies
   }
 }
 

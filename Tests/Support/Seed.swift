@@ -36,5 +36,5 @@ public func seeds(_ range: ClosedRange<UInt64>, of suite: Any.Type) -> [Seed] {
 }
 
 extension Scheduler {
-  public convenience init(seed: Seed) { self.init(seed: seed.value) }
+  public convenience init(seed: Seed, looks: Bool = false) { self.init(seed: seed.value, looks: looks) }
 }

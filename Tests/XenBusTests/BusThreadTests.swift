@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 import TestSupport
 import Testing
@@ -61,6 +62,59 @@ import XenPlatform
     thread.join()
   }
 
+  /// A client that finds what there is in memory, and has whoever puts it there signal only before the thread sleeps.
+  @Test func aClientIsAskedToHaveEventsSentBeforeTheThreadSleeps() throws {
+    let client = CountingClient()
+    let thread = try BusThread(
+      on: rig.guest, log: .silent, sleep: AdaptiveSleep(maxNanoseconds: 10_000_000)
+    ) { (_) throws(XenstoreError) in client }
+    for count in 1...1000 {
+      client.produce()
+      // One that nobody was told of, and nobody looks for, would be waited for in vain.
+      while client.consumed.load(ordering: .acquiring) < count { sched_yield() }
+      if count % 100 == 0 { usleep(1000) }
+    }
+    #expect(client.looking.load(ordering: .relaxed) > 0)
+    #expect(client.signalCount.load(ordering: .relaxed) < 1000)
+    thread.end(within: 0)
+    thread.join()
+  }
+
+  private final class CountingClient: BusThreadClient, Sendable {
+    let produced = Atomic(0)
+    let consumed = Atomic(0)
+    let isAsked = Atomic(false)
+    let signalCount = Atomic(0)
+    /// Polls that did not ask.
+    let looking = Atomic(0)
+    private let wakeup = try! Wakeup()
+
+    var isIdle: Bool { true }
+    var hasWork: Bool { produced.load(ordering: .acquiring) != consumed.load(ordering: .relaxed) }
+
+    func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
+      if looks {
+        looking.wrappingAdd(1, ordering: .relaxed)
+      } else {
+        wakeup.clear()
+        isAsked.store(true, ordering: .sequentiallyConsistent)
+      }
+      guard produced.load(ordering: .sequentiallyConsistent) != consumed.load(ordering: .relaxed) else { return .idle }
+      consumed.wrappingAdd(1, ordering: .releasing)
+      return .more
+    }
+
+    func produce() {
+      produced.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      guard isAsked.exchange(false, ordering: .sequentiallyConsistent) else { return }
+      signalCount.wrappingAdd(1, ordering: .relaxed)
+      wakeup.signal()
+    }
+
+    func appendDescriptors(to list: inout [CInt]) { list.append(wakeup.descriptor) }
+    func ended() {}
+  }
+
   private final class RestlessClient: BusThreadClient, Sendable {
     let pollCount = Atomic(0)
     let works = Atomic(false)
@@ -74,7 +128,7 @@ import XenPlatform
     var workCount: UInt64? { done.load(ordering: .relaxed) }
     var isIdle: Bool { true }
 
-    func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+    func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
       pollCount.wrappingAdd(1, ordering: .relaxed)
       if works.load(ordering: .relaxed) { done.wrappingAdd(1, ordering: .relaxed) }
       return .idle

@@ -133,5 +133,5 @@ final class StoppingQueue: DataQueue {
 
   var descriptors: [CInt] { [wakeup.descriptor] }
 
-  func poll(now: Uptime, budget: Int) -> PollOutcome { .stopped }
+  func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome { .stopped }
 }

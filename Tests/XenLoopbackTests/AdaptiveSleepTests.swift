@@ -67,24 +67,100 @@ import XenPlatform
     #expect(sleep.nanoseconds < 100_000)
   }
 
-  @Test func whoeverHasGivenAProcessorAwaySleepsAtOnceForALongWhile() throws {
+  /// How many sleeps there are from now on until one is put off, all of them short.
+  private func sleepsUntilItLooks(_ sleep: inout AdaptiveSleep) throws -> Int {
     let wakeup = try Wakeup()
     wakeup.signal()
     var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
-    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
-    for _ in 0..<100 { sleep.adapt(to: 0) }
-    var isCrowded = sleep.gaveWay(forNanoseconds: 999_999)
-    #expect(!isCrowded)
-    #expect(sleep.nanoseconds == 1_000_000_000)
-    isCrowded = sleep.gaveWay(forNanoseconds: 1_000_000)
-    #expect(isCrowded)
-    // All of them are short, and yet not one is looked for.
-    for _ in 0..<10_000 {
+    for count in 1...100_000 {
       #expect(sleep.wait(for: &waits, timeout: -1))
+      if sleep.looks { return count }
       #expect(sleep.nanoseconds == 0)
     }
-    // But not for ever.
-    for _ in 0..<10_000 { _ = sleep.wait(for: &waits, timeout: -1) }
-    #expect(sleep.nanoseconds > 0)
+    return .max
+  }
+
+  @Test func oneLongYieldIsChanceAndTwoAreACrowd() {
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    for _ in 0..<100 { sleep.adapt(to: 0) }
+    // So far apart that a hypervisor may have taken the processor away.
+    for _ in 0..<5 {
+      var isCrowded = (0..<64).contains { _ in sleep.gaveWay(forNanoseconds: 999_999) }
+      if !isCrowded { isCrowded = sleep.gaveWay(forNanoseconds: 1_000_000) }
+      #expect(!isCrowded)
+      #expect(sleep.looks && sleep.nanoseconds == 1_000_000_000)
+    }
+    var isCrowded = (0..<63).contains { _ in sleep.gaveWay(forNanoseconds: 999_999) }
+    #expect(!isCrowded)
+    isCrowded = sleep.gaveWay(forNanoseconds: 1_000_000)
+    #expect(isCrowded)
+    #expect(!sleep.looks && sleep.nanoseconds == 0)
+  }
+
+  @Test func whoeverKeepsGivingAProcessorAwaySleepsAtOnceForLongerEachTime() throws {
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    // The last eight of each are those of any thread that sleeps at once.
+    for count in [64, 256, 1024, 4096, 16_384, 16_384] {
+      while !sleep.gaveWay(forNanoseconds: 1_000_000) {}
+      #expect(try sleepsUntilItLooks(&sleep) == count + 8)
+    }
+    // It is forgotten when nobody has wanted the processor for many looks.
+    var waits: [pollfd] = []
+    for _ in 0..<4096 { #expect(sleep.wait(for: &waits, timeout: -1) { true }) }
+    while !sleep.gaveWay(forNanoseconds: 1_000_000) {}
+    #expect(try sleepsUntilItLooks(&sleep) == 64 + 8)
+  }
+
+  // MARK: Looking in memory
+
+  @Test func whatIsFoundInMemoryNeedsNoDescriptor() {
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    for _ in 0..<100 { sleep.adapt(to: 0) }
+    var waits: [pollfd] = []
+    var looks = 0
+    // It would sleep for ever.
+    let isFound = sleep.wait(for: &waits, timeout: -1) {
+      looks += 1
+      return looks == 100
+    }
+    #expect(isFound && looks == 100 && sleep.looks)
+  }
+
+  @Test func aDescriptorIsFoundWhileMemoryIsLookedAt() throws {
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    for _ in 0..<100 { sleep.adapt(to: 0) }
+    let wakeup = try Wakeup()
+    wakeup.signal()
+    var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+    #expect(sleep.wait(for: &waits, timeout: -1) { false })
+    #expect(waits[0].revents != 0 && sleep.looks)
+  }
+
+  @Test func whoeverHasLookedInVainAsksForEventsBeforeItSleeps() throws {
+    var sleep = AdaptiveSleep(maxNanoseconds: 100_000_000_000)
+    for _ in 0..<3 { sleep.adapt(to: 0) }
+    let wakeup = try Wakeup()
+    var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+    // Sixteen microseconds, and not for ever: nobody has asked for an event.
+    #expect(sleep.looks && sleep.nanoseconds == 16_000)
+    #expect(!sleep.wait(for: &waits, timeout: -1) { false })
+    #expect(!sleep.looks && sleep.nanoseconds == 16_000)
+    wakeup.signal()
+    // It sleeps at once then, and that counts as one wait with the looking.
+    #expect(sleep.wait(for: &waits, timeout: -1) { fatalError("it has looked") })
+    #expect(sleep.looks && sleep.nanoseconds == 32_000)
+  }
+
+  @Test func workThatComesWhileEventsAreAskedForHasItLookAgain() {
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000)
+    for _ in 0..<3 { sleep.adapt(to: 0) }
+    var waits: [pollfd] = []
+    #expect(!sleep.wait(for: &waits, timeout: -1) { false })
+    sleep.noteWork()
+    #expect(sleep.looks && sleep.nanoseconds == 16_000)
+    // One that sleeps at once is told nothing by that.
+    var other = AdaptiveSleep()
+    other.noteWork()
+    #expect(!other.looks)
   }
 }

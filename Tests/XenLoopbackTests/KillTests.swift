@@ -212,7 +212,7 @@ struct KillTests {
     let descriptors: [CInt] = []
     let pollCount = Atomic(0)
 
-    func poll(now: Uptime, budget: Int) -> PollOutcome {
+    func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome {
       pollCount.add(1, ordering: .relaxed)
       return .more
     }

@@ -18,7 +18,7 @@ struct QueueClockTests {
 
     init(goesByTicks: Bool) { self.goesByTicks = goesByTicks }
 
-    func poll(now: Uptime, budget: Int) -> PollOutcome {
+    func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome {
       let isFirst = polls.withLock { polls in
         polls.append(Poll(told: now, lastTick: .lastTick, real: .now))
         return polls.count == 1

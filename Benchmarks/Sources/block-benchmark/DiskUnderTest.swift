@@ -135,7 +135,7 @@ final class DiskUnderTest {
         if inFlight % 8 == 0 { disk.push() }
       }
       disk.push()
-      let completed = disk.poll { completion in
+      let completed = disk.poll(looks: sleep.looks) { completion in
         if completion.result != .succeeded { failed += 1 }
         if copies, !workload.writes {
           var span = destination.mutableSpan
@@ -157,7 +157,7 @@ final class DiskUnderTest {
       figures.requests += completed
       if completed == 0, let descriptor = disk.descriptor {
         var waits = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
-        _ = sleep.wait(for: &waits, timeout: 1000)
+        _ = sleep.wait(for: &waits, timeout: 1000) { disk.hasWork }
       }
       guard failed == 0 else { throw BenchmarkError("\(failed) requests failed") }
     }

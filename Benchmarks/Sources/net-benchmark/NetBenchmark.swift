@@ -82,7 +82,7 @@ import XenLoopback
       }
       var taken: UInt64 = 0
       card.push()
-      card.poll { _ in taken += 1 }
+      card.poll(looks: sleep.looks) { _ in taken += 1 }
       card.push()
       received += taken
       // Nothing to do before the backend has done something.
@@ -90,7 +90,7 @@ import XenLoopback
         direction == .tx ? isFull && !card.hasRoom(for: byteCount, isSegmented: isSegmented) : taken == 0
       if isIdle, let descriptor = card.descriptor {
         waits[0].fd = descriptor
-        _ = sleep.wait(for: &waits, timeout: 100)
+        _ = sleep.wait(for: &waits, timeout: 100) { card.hasWork }
       }
     }
     let elapsed = (ContinuousClock.now - start) / .seconds(1)

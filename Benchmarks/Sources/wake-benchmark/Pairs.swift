@@ -48,7 +48,7 @@ func diskWakeups(
   var counts = WakeCounts()
   var (sent, inFlight) = (0, 0)
   var answered: [UInt64] = []
-  counts.seconds = try carry(for: seconds, sleep: sleep) { isOver in
+  counts.seconds = try carry(for: seconds, sleep: sleep, hasWork: disk.hasWork) { isOver, looks in
     let putAt = Uptime.now.nanoseconds
     while !isOver, inFlight < depth {
       // Multiplied so that neighbours do not lie beside each other.
@@ -59,7 +59,7 @@ func diskWakeups(
     }
     disk.push()
     answered.removeAll(keepingCapacity: true)
-    let completed = disk.poll {
+    let completed = disk.poll(looks: looks) {
       precondition($0.result == .succeeded, "a read succeeds")
       answered.append($0.tag)
     }
@@ -106,7 +106,7 @@ func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep, holdsOff: Bo
   var (sent, inFlight) = (0, 0)
   // They come back in their order.
   var putAts: [UInt64] = []
-  counts.seconds = try carry(for: seconds, sleep: sleep) { isOver in
+  counts.seconds = try carry(for: seconds, sleep: sleep, hasWork: card.hasWork) { isOver, looks in
     let putAt = Uptime.now.nanoseconds
     while !isOver, inFlight < depth {
       do throws(NetFrontError) { try card.send(frame.span) } catch {
@@ -119,7 +119,7 @@ func cardWakeups(depth: Int, seconds: Double, sleep: AdaptiveSleep, holdsOff: Bo
     }
     card.push()
     var returned = 0
-    card.poll { _ in returned += 1 }
+    card.poll(looks: looks) { _ in returned += 1 }
     card.push()
     counts.note(putAts.prefix(returned))
     putAts.removeFirst(returned)
@@ -149,21 +149,25 @@ private final class Counted: Sendable {
 
 /// Has `turn` done until the time is up and nothing is on its way; sleeps where it has done nothing.
 ///
-/// - Parameter turn: told whether the time is up; gives how many have come back, how many are on their way, and what to sleep on.
+/// - Parameters:
+///   - hasWork: whether a turn would find something, by a look.
+///   - turn: told whether the time is up, and whether it is looked on, so that no events need be asked for; gives how many have come
+///     back, how many are on their way, and what to sleep on.
 /// - Returns: seconds.
 private func carry(
-  for seconds: Double, sleep: AdaptiveSleep, _ turn: (Bool) throws -> (Int, Int, CInt?)
+  for seconds: Double, sleep: AdaptiveSleep, hasWork: @autoclosure () -> Bool,
+  _ turn: (_ isOver: Bool, _ looks: Bool) throws -> (Int, Int, CInt?)
 ) throws -> Double {
   var sleep = sleep
   let start = ContinuousClock.now
   let deadline = start + .seconds(seconds)
   while true {
     let isOver = ContinuousClock.now >= deadline
-    let (returned, inFlight, descriptor) = try turn(isOver)
+    let (returned, inFlight, descriptor) = try turn(isOver, sleep.looks)
     if isOver, inFlight == 0 { return (ContinuousClock.now - start) / .seconds(1) }
     precondition(ContinuousClock.now < deadline + .seconds(10), "\(inFlight) do not come back")
     guard returned == 0, let descriptor else { continue }
     var waits = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
-    _ = sleep.wait(for: &waits, timeout: 1000)
+    _ = sleep.wait(for: &waits, timeout: 1000, hasWork: hasWork)
   }
 }

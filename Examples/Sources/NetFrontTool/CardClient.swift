@@ -36,24 +36,26 @@ final class CardClient: BusThreadClient {
     return !card.isConnected || card.inFlightCount == 0 || Uptime.now >= closesAt
   }
 
+  var hasWork: Bool { card.hasWork }
+
   func appendDescriptors(to list: inout [CInt]) {
     guard let descriptor = card.descriptor else { return }
     list.append(descriptor)
     end.appendDescriptors(to: &list, card)
   }
 
-  func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
+  func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
     if closesAt == nil, shown.isEnding { closesAt = now + 1_000_000_000 }
-    do throws(CardEndError) { return try work(bus, now: now) } catch {
+    do throws(CardEndError) { return try work(bus, now: now, looks: looks) } catch {
       shown.show(.failed(error.description))
       return .idle
     }
   }
 
-  private func work(_ bus: Bus, now: Uptime) throws(CardEndError) -> PollOutcome {
+  private func work(_ bus: Bus, now: Uptime, looks: Bool) throws(CardEndError) -> PollOutcome {
     // What waits in the ring is taken before an end is told anything else.
     if card.isConnected != wasConnected { try noteChange(now) }
-    card.poll(now: now) { end.take($0, card, now: now) }
+    card.poll(now: now, looks: looks) { end.take($0, card, now: now) }
     if card.hashing != saidHashing { noteHashing() }
     guard card.isConnected else {
       if wasConnected { try noteChange(now) }

@@ -34,14 +34,16 @@ final class Patch: BusThreadClient {
 
   let isIdle = true
 
+  var hasWork: Bool { card.hasWork }
+
   func appendDescriptors(to list: inout [CInt]) {
     guard let descriptor = card.descriptor else { return }
     list.append(descriptor)
     cable.appendDescriptors(to: &list, card)
   }
 
-  func poll(_ bus: Bus, now: Uptime) -> PollOutcome {
-    card.poll(now: now) { cable.take($0, card, now: now) }
+  func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
+    card.poll(now: now, looks: looks) { cable.take($0, card, now: now) }
     // That the TAP device is gone, the program sees by itself.
     let outcome = card.isConnected ? try? cable.poll(card, now: now) : nil
     card.push()

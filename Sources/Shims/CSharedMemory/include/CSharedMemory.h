@@ -25,4 +25,13 @@ static inline void shared_memory_expect_write(const void *address) {
 #endif
 }
 
+/// For whoever looks at shared memory again and again: leaves the processor's units to others for some ten cycles.
+static inline void shared_memory_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");
+#endif
+}
+
 #endif

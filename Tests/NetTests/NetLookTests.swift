@@ -1,0 +1,111 @@
+import NetBack
+import NetFront
+import TestSupport
+import Testing
+
+/// Ends that go on looking at their rings: they ask the other end for no event, and find what is there.
+struct NetLookTests {
+  private let frontend = RawNetFrontend()
+
+  private func pair(_ end: any NetworkEnd) throws -> HandPolledPair {
+    let pair = try HandPolledPair(frontend: frontend, backend: NetBackDriver { _ in end })
+    pair.pollUntilIdle()
+    return pair
+  }
+
+  private func put(_ id: UInt16) {
+    frontend.put(NetIfTxRequest(gref: frontend.references[0], id: id, size: 64))
+  }
+
+  @Test func aBackendThatLooksIsNotNotifiedOfWhatIsSent() throws {
+    let end = NotingEnd()
+    let pair = try pair(end)
+    put(0)
+    #expect(frontend.push().tx)
+    #expect(pair.hasWork)
+    #expect(pair.pollUntilIdle(looks: true) == .idle)
+    #expect(!pair.hasWork)
+    for id in 1...3 as ClosedRange<UInt16> {
+      put(id)
+      #expect(!frontend.push().tx)
+      #expect(pair.hasWork)
+      #expect(pair.pollUntilIdle(looks: true) == .idle)
+      #expect(!pair.hasWork)
+    }
+    #expect(end.taken.count == 4)
+    // Before it sleeps it asks.
+    pair.pollUntilIdle()
+    put(4)
+    #expect(frontend.push().tx)
+    #expect(try frontend.txResponses().map(\.id) == [0, 1, 2, 3])
+  }
+
+  @Test func aBackendThatLooksIsNotNotifiedOfPagesForWhatWaits() throws {
+    let end = try InProcessEnd()
+    let pair = try pair(end)
+    for number in 0..<3 { end.send(frame(number).span) }
+    pair.pollUntilIdle(looks: true)
+    #expect(!pair.hasWork)
+    for id in 0..<3 as Range<UInt16> {
+      frontend.put(NetIfRxRequest(id: id, gref: frontend.references[Int(id)]))
+      // A fresh ring asks for an event at the first request.
+      #expect(frontend.push().rx == (id == 0))
+      #expect(pair.hasWork)
+      pair.pollUntilIdle(looks: true)
+      #expect(!pair.hasWork)
+      #expect(try frontend.rxResponses().map(\.id) == [id])
+    }
+    // Pages alone are nothing to do.
+    frontend.put(NetIfRxRequest(id: 3, gref: frontend.references[3]))
+    frontend.push()
+    #expect(!pair.hasWork)
+  }
+
+  /// Whatever index it shows: the poll that it leads to is the one that judges.
+  @Test(arguments: [3, 257, 0x8000_0000, UInt32.max]) func aProducerThatIsFarAwayIsWorkForThePollToRefuse(
+    producer: UInt32
+  ) throws {
+    let pair = try pair(NotingEnd())
+    pair.pollUntilIdle(looks: true)
+    frontend.scribbleProducer(producer, of: .tx)
+    #expect(pair.hasWork)
+    // Three requests of zeros are bad packets; the others no ring can hold.
+    #expect(pair.pollUntilIdle(looks: true) == (producer == 3 ? .idle : .stopped))
+  }
+
+  @Test func aCardThatLooksIsNotNotifiedOfAnswersAndFrames() throws {
+    let backend = RawNetBackend()
+    let pair = try NetPair(backend: backend)
+    #expect(pair.scheduler.run { pair.card.isConnected })
+    let requests = try backend.rxRequests()
+    for number in 0..<8 { try pair.card.send(frame(number).span) }
+    pair.card.push()
+    pair.card.poll(looks: true) { _ in Issue.record("nothing has come") }
+    #expect(!pair.card.hasWork)
+    let sent = try backend.txRequests()
+    // Those asked for before the card began to look: an event at each.
+    for request in sent.prefix(4) { backend.answer(NetIfTxResponse(id: request.id, status: NetIf.Status.okay)) }
+    // Of eight, half are not enough.
+    #expect(!pair.card.hasWork)
+    backend.answer(NetIfTxResponse(id: sent[4].id, status: NetIf.Status.okay))
+    #expect(pair.card.hasWork)
+    pair.card.poll(looks: true) { _ in Issue.record("nothing has come") }
+    #expect(pair.card.inFlightCount == 3 && !pair.card.hasWork)
+    for request in sent.dropFirst(5) {
+      let isNotified = backend.answer(NetIfTxResponse(id: request.id, status: NetIf.Status.okay))
+      #expect(!isNotified)
+    }
+    var received = 0
+    backend.answer(NetIfRxResponse(id: requests[0].id, status: 64))
+    #expect(pair.card.hasWork)
+    pair.card.poll(looks: true) { received += $0.byteCount }
+    #expect(received == 64 && pair.card.inFlightCount == 0 && !pair.card.hasWork)
+    // Before it sleeps it asks.
+    try pair.card.send(frame(9).span)
+    pair.card.push()
+    pair.card.poll { _ in Issue.record("nothing has come") }
+    let last = try #require(try backend.txRequests().first)
+    let isNotified = backend.answer(NetIfTxResponse(id: last.id, status: NetIf.Status.okay))
+    #expect(isNotified)
+  }
+}
