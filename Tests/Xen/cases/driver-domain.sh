@@ -22,12 +22,18 @@ echo "everything is written"
 usleep 2000000
 SCRIPT
 
-# The guest's program and libraries are the control domain's.
-start_guest driver driver-script /payload/bin/xen-blkback /payload/manual/driver-serve \
-  $(find /lib /lib64 -name '*.so*' ! -type d)
+# The guest's programs and their libraries are the control domain's; all libraries together are more than it has memory for.
+loader=/lib64/ld-linux-x86-64.so.2
+libraries=$(for program in xen-blkback xenstore-ls; do $loader --list "$(command -v $program)"; done \
+  | grep -o ' /[^ ]*' | sort -u)
+# Most are names of others.
+files=$(for file in $loader $libraries; do readlink -f "$file"; done)
+guest_megabytes=448
+start_guest driver driver-script /payload/bin/xen-blkback /payload/manual/driver-serve $loader $libraries $files
 driver=$domain driver_console=$console
 console_says() { grep -q "$1" "$driver_console"; }
 wait_for "the driver domain serves" console_says "serving"
+guest_megabytes=192
 start_guest guest guest-script
 . /payload/manual/driver-create
 back=/local/domain/$driver/backend/vbd/$domain/51712

@@ -72,6 +72,6 @@ xenstore-rm /local/domain/0/backend/ublk
 xenstore-rm /local/domain/0/device/vbd/51728
 wait_for "the other disk has gone" test ! -e /sys/block/xvdb
 cat blk.log net.log
-# Besides that it was connected, and what net-back itself prints.
-[ "$(grep "$disk: " blk.log | grep -vc ': connected$')" = 1 ] || fail "xen-blkback has not said one sentence of the end"
-[ "$(grep -c "$card: disconnected; " net.log)" = 1 ] || fail "net-back has not said one sentence of the end"
+# Besides how the image is used and that it was connected, and what net-back itself prints.
+[ "$(grep "$disk: " blk.log | grep -vc -e ': the image is ' -e ': connected$')" = 1 ] || fail "xen-blkback has not said one sentence of the end"
+[ "$(grep -c "$card: queue 0 disconnected; " net.log)" = 1 ] || fail "net-back has not said one sentence of the end"
