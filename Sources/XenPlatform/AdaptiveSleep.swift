@@ -7,9 +7,9 @@ import Glibc
 /// A processor that has gone to rest takes tens of microseconds to wake, most of all in a virtual machine, and the other end of
 /// a ring is often as quick. The time spent in looking is bounded by ``maxNanoseconds`` a sleep; it doubles with each sleep that was
 /// shorter than that, and halves down to nothing with each that was longer, so that an idle thread sleeps at once, and then measures one
-/// sleep of eight. Between two looks others may have the processor; where one has kept it for a millisecond, the thread sleeps at once for
-/// some ten thousand sleeps: on a machine whose processors are all wanted, whoever gives way waits for a whole time slice, and whoever
-/// sleeps is let in as soon as it wakes.
+/// sleep of eight. Between two looks others may have the processor; where they have kept it for a millisecond twice in a row, the thread
+/// sleeps at once for 64 sleeps, and for four times as many each time that this happens again, up to some ten thousand: on a machine whose
+/// processors are all wanted, whoever gives way waits for a whole time slice, and whoever sleeps is let in as soon as it wakes.
 public struct AdaptiveSleep: Sendable {
   /// How long to look at most before a sleep; zero never to.
   public let maxNanoseconds: UInt64
@@ -28,7 +28,7 @@ public struct AdaptiveSleep: Sendable {
   /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
   private static let looksPerYield = 16
   private static let crowdedYield: UInt64 = 1_000_000
-  /// For how many sleeps a thread does not look that has given its processor away once, and how many at most when that goes on.
+  /// For how many sleeps a thread does not look whose processor others keep, at first, and when that goes on.
   private static let fewestSleepsWhenCrowded = 64
   private static let mostSleepsWhenCrowded = 16_384
   private var sleepsWhenCrowded = fewestSleepsWhenCrowded
@@ -46,8 +46,7 @@ public struct AdaptiveSleep: Sendable {
 
   /// Waits until one of `descriptors` is readable or `timeout` milliseconds have passed (-1: for ever); says whether one is.
   public mutating func wait(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
-    guard timeout != 0 else { return Wakeup.wait(for: &descriptors, timeout: 0) }
-    if looks, look(for: &descriptors, hasWork: { false }) { return true }
+    if looks, timeout != 0, look(for: &descriptors, hasWork: { false }) { return true }
     return sleep(for: &descriptors, timeout: timeout)
   }
 
@@ -93,6 +92,8 @@ public struct AdaptiveSleep: Sendable {
   }
 
   private mutating func sleep(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
+    // Whoever does not wait has found work.
+    if timeout == 0 { noteWork() }
     guard timeout != 0, maxNanoseconds > 0 else { return Wakeup.wait(for: &descriptors, timeout: timeout) }
     var start = lookedSince
     if start == 0 {

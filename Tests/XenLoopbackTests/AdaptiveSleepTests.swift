@@ -158,6 +158,10 @@ import XenPlatform
     #expect(!sleep.wait(for: &waits, timeout: -1) { false })
     sleep.noteWork()
     #expect(sleep.looks && sleep.nanoseconds == 16_000)
+    // The same is said by whoever does not wait.
+    #expect(!sleep.wait(for: &waits, timeout: -1) { false })
+    #expect(!sleep.wait(for: &waits, timeout: 0) { fatalError("it has looked") })
+    #expect(sleep.looks && sleep.nanoseconds == 16_000)
     // One that sleeps at once is told nothing by that.
     var other = AdaptiveSleep()
     other.noteWork()
