@@ -26,7 +26,7 @@ public struct AdaptiveSleep: Sendable {
   private static let sleepsPerMeasurement = 8
 
   /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
-  private static let looksPerYield = 16
+  private static let looksPerYield = 4
   private static let crowdedYield: UInt64 = 1_000_000
   /// For how many sleeps a thread does not look whose processor others keep, at first, and when that goes on.
   private static let fewestSleepsWhenCrowded = 64
