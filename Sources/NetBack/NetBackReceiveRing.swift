@@ -1,35 +1,40 @@
 import NetIf
 import XenRing
 
-/// The receive ring, and the batch under way: requests that frames have filled, the copies into their pages, the answers.
+/// The receive ring, and the batch under way: requests that frames have filled, and the copies into their pages.
 ///
-/// Every request that is taken is answered with its batch, in ring order: so each response stands in the slot of its request.
+/// Every request that is taken is answered at once, in ring order: so each response stands in the slot of its request. Nothing is
+/// shown before the copies are done; where one fails, its frame's responses are put anew.
 struct NetBackReceiveRing: ~Copyable {
-  /// A request that is filled.
-  private struct Slot: BitwiseCopyable {
+  /// A frame, or a segment of one, that fills requests of the batch.
+  private struct Frame: BitwiseCopyable {
+    /// Its request's, when it has one and nothing else; else each of its requests has one in `ids`.
     let id: UInt16
-    /// If all goes well.
-    let response: NetIfRxResponse
-    // What the frame, or the segment of one, has whose first one this is; in the others nothing.
-    var byteCount: UInt16 = 0
-    var slotCount: UInt8 = 0
-    var copyCount: UInt8 = 0
-    var isSegmented = false
+    let byteCount: UInt16
+    let slotCount: UInt8
+    let copyCount: UInt8
+    let isWhole: Bool
+    let isSegmented: Bool
   }
 
   private var ring: BackRing<NetIfRxRequest, NetIfRxResponse>
   private let grants: any GrantTable
   private let frontend: DomainID
   // In ring order.
-  private var slots: PlainArray<Slot>
+  private var frames: PlainArray<Frame>
+  private var ids: PlainArray<UInt16>
   private var copies: PlainArray<GrantCopy>
-  /// How many frames or segments the batch has.
-  private(set) var frameCount = 0
+  /// How many requests the batch has filled.
+  private(set) var slotCount = 0
+  /// What there is to count if all goes well.
+  private var givenCounts = NetCounts()
+  private var givenSegmentedCount: UInt64 = 0
 
   init(_ ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, grants: any GrantTable, frontend: DomainID) {
     // A batch takes no more requests than the ring has. A page has two copies where a segment's headers end in it.
     let slotCount = ring.entryCount
-    slots = PlainArray(capacity: slotCount)
+    frames = PlainArray(capacity: slotCount)
+    ids = PlainArray(capacity: slotCount)
     copies = PlainArray(capacity: 2 * slotCount)
     self.ring = ring
     (self.grants, self.frontend) = (grants, frontend)
@@ -38,8 +43,8 @@ struct NetBackReceiveRing: ~Copyable {
   var statistics: RingStatistics { ring.statistics }
   var dump: String { ring.dump() }
 
-  /// How many requests the batch has filled.
-  var slotCount: Int { slots.count }
+  /// How many frames or segments the batch has.
+  var frameCount: Int { frames.count }
 
   /// How many more requests there are.
   mutating func available() throws(DeviceError) -> Int {
@@ -58,11 +63,11 @@ struct NetBackReceiveRing: ~Copyable {
       GrantCopy(
         .toGrant, local: frame, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
     let byteCount = UInt16(frame.count)
-    slots.append(
-      Slot(
-        id: request.id, response: NetIfRxResponse(id: request.id, flags: flags, status: Int16(byteCount)),
-        byteCount: byteCount, slotCount: 1, copyCount: 1))
-    frameCount &+= 1
+    frames.append(
+      Frame(id: request.id, byteCount: byteCount, slotCount: 1, copyCount: 1, isWhole: true, isSegmented: false))
+    ring.put(NetIfRxResponse(id: request.id, flags: flags, status: Int16(byteCount)))
+    slotCount &+= 1
+    givenCounts.count(packetOf: frame.count)
   }
 
   /// Fills requests with a frame: one for each page, behind the headroom in the first one, and one for each extra info (io/netif.h,
@@ -72,7 +77,7 @@ struct NetBackReceiveRing: ~Copyable {
   ///   - head: the frame, or its headers.
   ///   - body: what follows where these are all that `head` has.
   mutating func give(_ head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata, headroom: Int) {
-    let (firstSlot, firstCopy, byteCount) = (slots.count, copies.count, head.count + body.count)
+    let (firstSlot, firstCopy, byteCount) = (slotCount, copies.count, head.count + body.count)
     let flags = NetIf.RxFlag.flags(for: metadata.checksum)
     let (segmentation, hash) = (metadata.segmentation, metadata.hash)
     var following = (segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
@@ -86,11 +91,12 @@ struct NetBackReceiveRing: ~Copyable {
     if let hash { fillSlot(with: .hash(hash.kind, value: hash.value), &following) }
     if headroom > 0 { fillSlot(with: .headroom(byteCount: UInt16(headroom)), &following) }
     while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
-    var first = slots[firstSlot]
-    (first.byteCount, first.isSegmented) = (UInt16(byteCount), segmentation != nil)
-    (first.slotCount, first.copyCount) = (UInt8(slots.count - firstSlot), UInt8(copies.count - firstCopy))
-    slots[firstSlot] = first
-    frameCount &+= 1
+    frames.append(
+      Frame(
+        id: 0, byteCount: UInt16(byteCount), slotCount: UInt8(slotCount - firstSlot),
+        copyCount: UInt8(copies.count - firstCopy), isWhole: false, isSegmented: segmentation != nil))
+    givenCounts.count(packetOf: byteCount)
+    if segmentation != nil { givenSegmentedCount &+= 1 }
   }
 
   @inline(__always) private mutating func next() -> NetIfRxRequest {
@@ -116,68 +122,79 @@ struct NetBackReceiveRing: ~Copyable {
         rest = (rest.body, .none)
       }
     }
-    slots.append(
-      Slot(
-        id: request.id,
-        response: NetIfRxResponse(
-          id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
-          status: Int16(end - offset))))
+    put(
+      NetIfRxResponse(
+        id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
+        status: Int16(end - offset)), for: request)
   }
 
   /// - Parameter following: how many extra infos there are from this one on.
   private mutating func fillSlot(with info: NetExtraInfo, _ following: inout Int) {
     let request = next()
     following -= 1
-    slots.append(Slot(id: request.id, response: NetIfExtraInfo(info, hasMore: following > 0).receiveSlot))
+    put(NetIfExtraInfo(info, hasMore: following > 0).receiveSlot, for: request)
+  }
+
+  private mutating func put(_ response: NetIfRxResponse, for request: NetIfRxRequest) {
+    ring.put(response)
+    ids.append(request.id)
+    slotCount &+= 1
   }
 
   // MARK: Ending the batch
 
-  /// Copies the batch out and answers it; when one page of a frame could not be reached, each slot of it is an error.
+  /// Copies the batch out; when one page of a frame could not be reached, each slot of it is an error.
   ///
   /// - Parameters:
   ///   - counts: of frames, grow by the batch's.
   ///   - segmentedCount: so does this by those of them that the guest is to cut.
   /// - Returns: how many requests it had taken.
   mutating func finish(_ counts: inout NetCounts, segmentedCount: inout UInt64) -> Int {
-    if !copies.isEmpty {
-      let grants = grants
-      copies.withMutableSpan { grants.copy(&$0) }
+    let grants = grants
+    copies.withMutableSpan { grants.copy(&$0) }
+    if areAllCopied {
+      counts += givenCounts
+      segmentedCount &+= givenSegmentedCount
+    } else {
+      answerAnew(&counts, &segmentedCount)
     }
-    let okay = GrantStatus.okay
-    var (slot, copy) = (0, 0)
-    while slot < slots.count {
-      let first = slots[slot]
-      // A frame of one slot, as most are: none that is to be cut.
-      if first.slotCount == 1, first.copyCount == 1, copies[copy].status == okay {
-        counts.count(packetOf: Int(first.byteCount))
-        ring.put(first.response)
-        slot &+= 1
-        copy &+= 1
-        continue
-      }
-      var succeeded = true
-      for _ in 0..<first.copyCount {
-        if copies[copy].status != okay { succeeded = false }
-        copy &+= 1
-      }
-      if succeeded {
-        counts.count(packetOf: Int(first.byteCount))
-        if first.isSegmented { segmentedCount &+= 1 }
-        ring.put(first.response)
-        for index in 1..<Int(first.slotCount) { ring.put(slots[slot &+ index].response) }
+    let taken = slotCount
+    frames.removeAll()
+    ids.removeAll()
+    copies.removeAll()
+    slotCount = 0
+    (givenCounts, givenSegmentedCount) = (NetCounts(), 0)
+    return taken
+  }
+
+  private var areAllCopied: Bool {
+    copies.withSpan { copies in
+      for index in copies.indices where copies[index].status != .okay { return false }
+      return true
+    }
+  }
+
+  /// Frame by frame: those that were copied count, and the others' responses become errors.
+  private mutating func answerAnew(_ counts: inout NetCounts, _ segmentedCount: inout UInt64) {
+    var (slot, copy, id) = (0, 0, 0)
+    for index in 0..<frames.count {
+      let frame = frames[index]
+      let isCopied = (copy..<copy + Int(frame.copyCount)).allSatisfy { copies[$0].status == .okay }
+      if isCopied {
+        counts.count(packetOf: Int(frame.byteCount))
+        if frame.isSegmented { segmentedCount &+= 1 }
       } else {
         counts.errors &+= 1
-        for index in 0..<Int(first.slotCount) {
-          ring.put(.error(id: slots[slot &+ index].id, hasMore: index &+ 1 < first.slotCount))
+        for part in 0..<Int(frame.slotCount) {
+          ring.replace(
+            .error(id: frame.isWhole ? frame.id : ids[id + part], hasMore: part + 1 < frame.slotCount),
+            back: UInt32(slotCount - slot - part))
         }
       }
-      slot &+= Int(first.slotCount)
+      slot += Int(frame.slotCount)
+      copy += Int(frame.copyCount)
+      if !frame.isWhole { id += Int(frame.slotCount) }
     }
-    slots.removeAll()
-    copies.removeAll()
-    frameCount = 0
-    return slot
   }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }

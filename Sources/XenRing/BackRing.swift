@@ -117,6 +117,15 @@ import XenPlatform
     responsesProduced.advance()
   }
 
+  /// Puts another response in place of one that has not been pushed, and so has not been shown to anybody.
+  ///
+  /// - Parameter count: how many responses ago that one was put: 1 for the last.
+  @inlinable public func replace(_ response: Response, back count: UInt32) {
+    precondition(
+      count > 0 && count <= responsesProduced.distance(from: responsesPushed), "a response that has not been pushed")
+    page.put(response, at: responsesProduced.advanced(by: 0 &- count), stride: Self.stride)
+  }
+
   /// Shows the other end all responses put so far (`RING_PUSH_RESPONSES`).
   @inlinable public mutating func push() {
     page.store(responsesProduced, at: RingLayout.responseProducerOffset)

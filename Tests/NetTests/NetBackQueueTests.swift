@@ -158,6 +158,56 @@ struct NetBackQueueTests {
 
   // MARK: Counts
 
+  /// Good and bad pages in whatever order: a frame with a bad one is an error in each of its slots, and no other frame's affair.
+  @Test(arguments: seeds(1...60, of: NetBackQueueTests.self))
+  func framesWhosePagesCannotBeReachedAreErrorsAndTheOthersArrive(seed: Seed) throws {
+    var random = SeededGenerator(seed)
+    let end = try InProcessEnd()
+    let pair = try pair(end)
+    var (sent, slotCount): ([[UInt8]], Int) = ([], 0)
+    while true {
+      let long = Int.random(in: 0..<3, using: &random) == 0
+      let byteCount = Int.random(in: 14...(long ? 14_000 : 4096), using: &random)
+      let pages = (byteCount + 4095) / 4096
+      guard slotCount + pages <= 16 else { break }
+      sent.append(frame(sent.count, byteCount: byteCount))
+      slotCount += pages
+    }
+    for one in sent { end.send(one.span) }
+    // A page of its own for each slot, so that what is there can be compared.
+    let isBad = (0..<slotCount).map { _ in Int.random(in: 0..<6, using: &random) == 0 }
+    for id in 0..<slotCount {
+      let reference = isBad[id] ? GrantReference(rawValue: 4242) : frontend.references[id]
+      frontend.put(NetIfRxRequest(id: UInt16(id), gref: reference))
+    }
+    frontend.push()
+    pair.pollUntilIdle()
+    let responses = try frontend.rxResponses()
+    #expect(responses.map(\.id) == (0..<UInt16(slotCount)).map { $0 })
+    var (slot, errors) = (0, UInt64(0))
+    for one in sent {
+      let slots = slot..<slot + (one.count + 4095) / 4096
+      let isLost = slots.contains { isBad[$0] }
+      var bytes: [UInt8] = []
+      for place in slots {
+        let response = responses[place]
+        #expect((response.flags & NetIf.RxFlag.moreData != 0) == (place + 1 < slots.upperBound))
+        #expect(isLost ? response.status == NetIf.Status.error : response.status > 0)
+        bytes += frontend.page(place).copied().prefix(max(0, Int(response.status)))
+      }
+      #expect(isLost || bytes == one)
+      if isLost { errors += 1 }
+      slot = slots.upperBound
+    }
+    pair.backBus.close()
+    for _ in 0..<20 {
+      pair.frontBus.poll()
+      pair.backBus.poll()
+    }
+    let counts = try #require(closed.statistics?.rx)
+    #expect(counts.errors == errors && counts.packets == UInt64(sent.count) - errors && counts.drops == 0)
+  }
+
   @Test func eachPacketIsCountedOnce() throws {
     let end = try InProcessEnd()
     let pair = try pair(end)

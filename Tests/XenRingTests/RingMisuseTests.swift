@@ -20,6 +20,18 @@ struct RingMisuseTests {
     }
   }
 
+  @Test func toReplaceAResponseThatWasShownTraps() async {
+    await #expect(processExitsWith: .failure) {
+      var pair = DiskPair(at: .max)
+      pair.request(0..<3)
+      try pair.take(3)
+      pair.respond(0..<2)
+      pair.back.push()
+      pair.back.put(Message(2))
+      pair.back.replace(Message(9), back: 2)
+    }
+  }
+
   @Test func regionTooSmallForOneSlotTraps() async {
     await #expect(processExitsWith: .failure) {
       _ = FrontRing<Message<4033>, Message<4>>(initialising: PrivatePages(pageCount: 1).region())
