@@ -73,7 +73,7 @@ struct NetBackReceive: ~Copyable {
     guard !waiting.isEmpty else { return 0 }
     headroom = headroomSetting.byteCount
     var available = try ring.available()
-    ring.expectRequests(UInt32(limit))
+    ring.expectRequests(UInt32(clamping: limit))
     var frameCount = 0
     let isPlain = headroom == 0 && !groups.isFiltering
     while frameCount < waiting.count, ring.slotCount < limit {
