@@ -66,7 +66,7 @@ import XenPlatform
   @Test func aClientIsAskedToHaveEventsSentBeforeTheThreadSleeps() throws {
     let client = CountingClient()
     let thread = try BusThread(
-      on: rig.guest, log: .silent, sleep: AdaptiveSleep(maxNanoseconds: 10_000_000)
+      on: rig.guest, log: .silent, sleep: AdaptiveSleep(maxNanoseconds: 1_000_000_000)
     ) { (_) throws(XenstoreError) in client }
     for count in 1...1000 {
       client.produce()
