@@ -27,7 +27,8 @@ public struct AdaptiveSleep: Sendable {
 
   /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
   private static let looksPerYield = 4
-  private static let crowdedYield: UInt64 = 1_000_000
+  /// A yield that takes as long is one to others who want the processor.
+  private let crowdedYield: UInt64
   /// For how many sleeps a thread does not look whose processor others keep, at first, and when that goes on.
   private static let fewestSleepsWhenCrowded = 64
   private static let mostSleepsWhenCrowded = 16_384
@@ -42,7 +43,14 @@ public struct AdaptiveSleep: Sendable {
   /// What Linux's KVM looks for before it lets a processor rest: a solid-state disk has answered by then.
   public static let defaultMaxNanoseconds: UInt64 = 200_000
 
-  public init(maxNanoseconds: UInt64 = defaultMaxNanoseconds) { self.maxNanoseconds = maxNanoseconds }
+  public init(maxNanoseconds: UInt64 = defaultMaxNanoseconds) {
+    self.init(maxNanoseconds: maxNanoseconds, crowdedYield: 1_000_000)
+  }
+
+  /// - Parameter crowdedYield: in nanoseconds; `.max` for a test, which others may keep from its processor at any time.
+  package init(maxNanoseconds: UInt64, crowdedYield: UInt64) {
+    (self.maxNanoseconds, self.crowdedYield) = (maxNanoseconds, crowdedYield)
+  }
 
   /// Waits until one of `descriptors` is readable or `timeout` milliseconds have passed (-1: for ever); says whether one is.
   public mutating func wait(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
@@ -123,7 +131,7 @@ public struct AdaptiveSleep: Sendable {
   ///
   /// - Returns: whether others keep the processor. It is not looked for a while then.
   package mutating func gaveWay(forNanoseconds yielded: UInt64) -> Bool {
-    guard yielded >= Self.crowdedYield else {
+    guard yielded >= crowdedYield else {
       yieldsSinceLong = min(yieldsSinceLong + 1, Self.yieldsToForget)
       return false
     }
