@@ -52,7 +52,7 @@ struct NetBackReceiveRing: ~Copyable {
   }
 
   /// Has the slots of so many requests brought near.
-  @inline(__always) mutating func expectRequests(_ count: UInt32) { ring.expectRequests(count) }
+  @inline(__always) func expectRequests(_ count: UInt32) { ring.expectRequests(count) }
 
   // MARK: Filling requests; the caller has seen that as many are there as the frame takes
 

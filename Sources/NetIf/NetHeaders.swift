@@ -129,6 +129,7 @@ public struct NetHeaders: BitwiseCopyable, Hashable, Sendable {
     return ~checksum.value
   }
 
+  /// In bytes from the frame's start: behind 14 of Ethernet's header and 20 of IPv4's, 16 of TCP's.
   public static var plainChecksumOffset: Int { 50 }
 
   @inline(__always) private static func parseIPv4(

@@ -15,7 +15,7 @@ struct GrantSpace: ~Copyable {
     var sharedPageLimit = 1024
   }
 
-  /// What a reference names. Where its page is, and who may use it, stands in its run, too: a copy looks no further than here.
+  /// What a reference names: all that a copy needs to know, so that it looks no further.
   @safe private struct Grant {
     static var none: Grant { unsafe Grant(page: nil, run: -1, grantee: DomainID(rawValue: 0), isWritable: false) }
 

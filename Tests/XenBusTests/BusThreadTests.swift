@@ -93,6 +93,7 @@ import XenPlatform
     let signalCount = Atomic(0)
     /// Polls that did not ask.
     let looking = Atomic(0)
+    // A test's process has a descriptor left.
     private let wakeup = try! Wakeup()
 
     var isIdle: Bool { true }

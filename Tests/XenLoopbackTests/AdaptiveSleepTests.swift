@@ -147,6 +147,7 @@ import XenPlatform
     #expect(!sleep.looks && sleep.nanoseconds == 16_000)
     wakeup.signal()
     // It sleeps at once then, and that counts as one wait with the looking.
+    // Never called by one that sleeps at once.
     #expect(sleep.wait(for: &waits, timeout: -1) { fatalError("it has looked") })
     #expect(sleep.looks && sleep.nanoseconds == 32_000)
   }
@@ -160,6 +161,7 @@ import XenPlatform
     #expect(sleep.looks && sleep.nanoseconds == 16_000)
     // The same is said by whoever does not wait.
     #expect(!sleep.wait(for: &waits, timeout: -1) { false })
+    // Nor by one that does not wait.
     #expect(!sleep.wait(for: &waits, timeout: 0) { fatalError("it has looked") })
     #expect(sleep.looks && sleep.nanoseconds == 16_000)
     // One that sleeps at once is told nothing by that.
