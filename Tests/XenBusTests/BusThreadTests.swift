@@ -1,4 +1,3 @@
-import Glibc
 import Synchronization
 import TestSupport
 import Testing
@@ -64,61 +63,28 @@ import XenPlatform
 
   /// A client that finds what there is in memory, and has whoever puts it there signal only before the thread sleeps.
   @Test func aClientIsAskedToHaveEventsSentBeforeTheThreadSleeps() throws {
-    let client = CountingClient()
+    let word = try CountedWord()
+    let client = CountingClient(word)
     let thread = try BusThread(
       on: rig.guest, log: .silent, sleep: AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
     ) { (_) throws(XenstoreError) in client }
-    var count = 0
     // How soon it looks, and finds what it was not told of, is the machine's affair.
-    while count < 300
-      || (count < 20_000
-        && (client.looking.load(ordering: .relaxed) == 0 || client.signalCount.load(ordering: .relaxed) == count))
-    {
-      client.produce()
-      count += 1
-      // One that nobody was told of, and nobody looks for, would be waited for in vain.
-      while client.consumed.load(ordering: .acquiring) < count { sched_yield() }
-      if count % 8 == 0 { usleep(300) }
-    }
-    #expect(client.looking.load(ordering: .relaxed) > 0)
-    #expect(client.signalCount.load(ordering: .relaxed) < count)
+    let count = word.countUp { word.lookingCount > 0 && word.signalCount < $0 }
+    #expect(word.consumedCount == count)
+    #expect(word.lookingCount > 0 && word.signalCount < count)
     thread.end(within: 0)
     thread.join()
   }
 
   private final class CountingClient: BusThreadClient, Sendable {
-    let produced = Atomic(0)
-    let consumed = Atomic(0)
-    let isAsked = Atomic(false)
-    let signalCount = Atomic(0)
-    /// Polls that did not ask.
-    let looking = Atomic(0)
-    // A test's process has a descriptor left.
-    private let wakeup = try! Wakeup()
+    private let word: CountedWord
+
+    init(_ word: CountedWord) { self.word = word }
 
     var isIdle: Bool { true }
-    var hasWork: Bool { produced.load(ordering: .acquiring) != consumed.load(ordering: .relaxed) }
-
-    func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
-      if looks {
-        looking.wrappingAdd(1, ordering: .relaxed)
-      } else {
-        wakeup.clear()
-        isAsked.store(true, ordering: .sequentiallyConsistent)
-      }
-      guard produced.load(ordering: .sequentiallyConsistent) != consumed.load(ordering: .relaxed) else { return .idle }
-      consumed.wrappingAdd(1, ordering: .releasing)
-      return .more
-    }
-
-    func produce() {
-      produced.wrappingAdd(1, ordering: .sequentiallyConsistent)
-      guard isAsked.exchange(false, ordering: .sequentiallyConsistent) else { return }
-      signalCount.wrappingAdd(1, ordering: .relaxed)
-      wakeup.signal()
-    }
-
-    func appendDescriptors(to list: inout [CInt]) { list.append(wakeup.descriptor) }
+    var hasWork: Bool { word.hasWork }
+    func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome { word.poll(looks: looks) }
+    func appendDescriptors(to list: inout [CInt]) { list.append(word.descriptor) }
     func ended() {}
   }
 
