@@ -76,6 +76,44 @@ import XenPlatform
     thread.join()
   }
 
+  /// A device's other end that always has something in memory, as one that wants to do harm can.
+  @Test func aClientThatAlwaysFindsSomethingInMemoryKeepsNobodyFromTheBus() throws {
+    let client = BusyClient()
+    let thread = try BusThread(
+      on: rig.driverDomain, log: .silent, sleep: AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
+    ) { (bus) throws(XenstoreError) in
+      try bus.register(FakeBackend())
+      return client
+    }
+    while client.lookingCount.load(ordering: .relaxed) < 1000 { Wakeup.wait(for: -1, timeout: 1) }
+    let disk = try rig.addDisk(51728)
+    while try rig.state(disk.backendPath) != .initWait { Wakeup.wait(for: -1, timeout: 1) }
+    thread.end(within: 0)
+    thread.join()
+  }
+
+  private final class BusyClient: BusThreadClient, Sendable {
+    /// Polls of a thread that looks.
+    let lookingCount = Atomic(0)
+    /// Its sleeps are short, until it looks.
+    private let wakeup: Wakeup = {
+      let wakeup = try! Wakeup()
+      wakeup.signal()
+      return wakeup
+    }()
+
+    var isIdle: Bool { true }
+    var hasWork: Bool { true }
+
+    func poll(_ bus: Bus, now: Uptime, looks: Bool) -> PollOutcome {
+      if looks { lookingCount.add(1, ordering: .relaxed) }
+      return .idle
+    }
+
+    func appendDescriptors(to list: inout [CInt]) { list.append(wakeup.descriptor) }
+    func ended() {}
+  }
+
   private final class CountingClient: BusThreadClient, Sendable {
     private let word: CountedWord
 

@@ -113,6 +113,24 @@ import XenPlatform
 
   // MARK: Looking in memory
 
+  @Test func aDescriptorIsFoundHoweverMuchThereIsInMemory() throws {
+    let wakeup = try Wakeup()
+    var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
+    for _ in 0..<100 { sleep.adapt(to: 0) }
+    for _ in 0..<100 {
+      #expect(sleep.wait(for: &waits, timeout: -1) { true })
+      #expect(waits[0].revents == 0)
+    }
+    wakeup.signal()
+    var count = 0
+    while waits[0].revents == 0, count < 100 {
+      #expect(sleep.wait(for: &waits, timeout: -1) { true })
+      count += 1
+    }
+    #expect(count <= AdaptiveSleep.roundsPerPoll)
+  }
+
   @Test func whatIsFoundInMemoryNeedsNoDescriptor() {
     var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
     for _ in 0..<100 { sleep.adapt(to: 0) }

@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 import XenPlatform
@@ -29,5 +30,33 @@ struct QueueLookTests {
     } else if nanoseconds == 1_000_000_000 {
       #expect(word.lookingCount > 0 && word.signalCount < count)
     }
+  }
+
+  private final class BusyQueue: DataQueue, Sendable {
+    /// Polls of a thread that looks.
+    let lookingCount = Atomic(0)
+    /// Its sleeps are short, until it looks.
+    private let wakeup: Wakeup
+
+    init() throws {
+      wakeup = try Wakeup()
+      wakeup.signal()
+    }
+
+    var descriptors: [CInt] { [wakeup.descriptor] }
+    var hasWork: Bool { true }
+
+    func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome {
+      if looks { lookingCount.add(1, ordering: .relaxed) }
+      return .idle
+    }
+  }
+
+  @Test(.timeLimit(.minutes(10))) func aQueueThatAlwaysFindsSomethingInMemoryStopsAllTheSame() throws {
+    let host = ThreadPerQueue(sleep: AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max))
+    let queue = try BusyQueue()
+    try host.start(queue, name: "busy") {}
+    while queue.lookingCount.load(ordering: .relaxed) < 1000 { Wakeup.wait(for: -1, timeout: 1) }
+    host.stop(queue)
   }
 }
