@@ -27,10 +27,12 @@ public struct AdaptiveSleep: Sendable {
 
   /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
   private static let looksPerYield = 4
-  /// After how many rounds of looks at memory the descriptors are looked at, too, which is a system call. Every wait has one round at
-  /// least: so what comes by a descriptor is found however much there is to do in memory.
+  /// After how many rounds of looks at memory the descriptors are looked at, too, which is a system call; and after a yield in which
+  /// others had the processor. Every wait has one round at least: so what comes by a descriptor is found however much there is to do in
+  /// memory.
   package static let roundsPerPoll = 8
   private var roundsUnpolled = 0
+  private static let sharedYield: UInt64 = 10_000
   /// A yield that takes as long is one to others who want the processor.
   private let crowdedYield: UInt64
   /// For how many sleeps a thread does not look whose processor others keep, at first, and when that goes on.
@@ -96,6 +98,7 @@ public struct AdaptiveSleep: Sendable {
       let looked = now
       sched_yield()
       now = Uptime.now.nanoseconds
+      if now &- looked >= Self.sharedYield { roundsUnpolled = roundsPerPoll }
       if gaveWay(forNanoseconds: now &- looked) { return false }
     } while now &- start < nanoseconds
     (looks, lookedSince) = (false, start)
