@@ -71,7 +71,9 @@ public struct FrameQueue: ~Copyable, Sendable {
   public subscript(index: Int) -> NetworkFrame {
     precondition(index >= 0 && index < count, "frame out of range")
     let place = places[wrapped(first &+ index)]
-    return NetworkFrame(bytes.slice(from: place.offset, count: place.byteCount), place.metadata)
+    // Safe: so many bytes were there when it was put, and are its own until it is removed.
+    let frame = unsafe SharedBytes(baseAddress: bytes.baseAddress + place.offset, count: place.byteCount)
+    return NetworkFrame(frame, place.metadata)
   }
 
   /// How many bytes all frames have together.

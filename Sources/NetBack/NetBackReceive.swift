@@ -92,12 +92,11 @@ struct NetBackReceive: ~Copyable {
     return taken
   }
 
-  /// Whether it is one page as it is, and nothing else, where the guest takes all groups and wants no headroom: as most are.
+  /// Whether it is one page as it is, and nothing goes with it, where the guest takes all groups and wants no headroom: as most are.
   @inline(__always) private func goesWhole(_ frame: NetworkFrame) -> Bool {
     let metadata = frame.metadata
-    return frame.bytes.count <= xenPageSize && metadata.segmentation == nil
+    return frame.bytes.count <= xenPageSize && metadata == NetPacketMetadata(checksum: metadata.checksum)
       && (metadata.checksum != .blank || takes.offloads.takesEveryBlankChecksum)
-      && !(takes.hashes && metadata.hash != nil)
   }
 
   /// Puts a frame into requests, or drops it.

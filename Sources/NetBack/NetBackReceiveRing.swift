@@ -8,24 +8,23 @@ import XenRing
 struct NetBackReceiveRing: ~Copyable {
   /// A frame, or a segment of one, that fills requests of the batch.
   private struct Frame: BitwiseCopyable {
-    /// Its request's, when it has one and nothing else; else each of its requests has one in `ids`.
-    let id: UInt16
-    let byteCount: UInt16
+    /// Which of the batch's requests is its first.
+    var slot = 0
     let slotCount: UInt8
     let copyCount: UInt8
-    let isWhole: Bool
     let isSegmented: Bool
+
+    /// One request, one copy, and nothing else: as most are.
+    static let whole = Frame(slotCount: 1, copyCount: 1, isSegmented: false)
   }
 
   private var ring: BackRing<NetIfRxRequest, NetIfRxResponse>
   private let grants: any GrantTable
   private let frontend: DomainID
-  // In ring order.
-  private var frames: PlainArray<Frame>
+  // In ring order. Of each request the id; of frames those that are not whole in one.
   private var ids: PlainArray<UInt16>
+  private var otherFrames: PlainArray<Frame>
   private var copies: PlainArray<GrantCopy>
-  /// How many requests the batch has filled.
-  private(set) var slotCount = 0
   /// What there is to count if all goes well.
   private var givenCounts = NetCounts()
   private var givenSegmentedCount: UInt64 = 0
@@ -33,8 +32,8 @@ struct NetBackReceiveRing: ~Copyable {
   init(_ ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, grants: any GrantTable, frontend: DomainID) {
     // A batch takes no more requests than the ring has. A page has two copies where a segment's headers end in it.
     let slotCount = ring.entryCount
-    frames = PlainArray(capacity: slotCount)
     ids = PlainArray(capacity: slotCount)
+    otherFrames = PlainArray(capacity: slotCount)
     copies = PlainArray(capacity: 2 * slotCount)
     self.ring = ring
     (self.grants, self.frontend) = (grants, frontend)
@@ -43,8 +42,9 @@ struct NetBackReceiveRing: ~Copyable {
   var statistics: RingStatistics { ring.statistics }
   var dump: String { ring.dump() }
 
-  /// How many frames or segments the batch has.
-  var frameCount: Int { frames.count }
+  /// How many requests the batch has filled, with how many frames or segments.
+  var slotCount: Int { ids.count }
+  var frameCount: Int { Int(givenCounts.packets) }
 
   /// How many more requests there are.
   mutating func available() throws(DeviceError) -> Int {
@@ -62,11 +62,8 @@ struct NetBackReceiveRing: ~Copyable {
     copies.append(
       GrantCopy(
         .toGrant, local: frame, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
-    let byteCount = UInt16(frame.count)
-    frames.append(
-      Frame(id: request.id, byteCount: byteCount, slotCount: 1, copyCount: 1, isWhole: true, isSegmented: false))
-    ring.put(NetIfRxResponse(id: request.id, flags: flags, status: Int16(byteCount)))
-    slotCount &+= 1
+    ids.append(request.id)
+    ring.put(NetIfRxResponse(id: request.id, flags: flags, status: Int16(frame.count)))
     givenCounts.count(packetOf: frame.count)
   }
 
@@ -91,10 +88,10 @@ struct NetBackReceiveRing: ~Copyable {
     if let hash { fillSlot(with: .hash(hash.kind, value: hash.value), &following) }
     if headroom > 0 { fillSlot(with: .headroom(byteCount: UInt16(headroom)), &following) }
     while rest.head.count > 0 { fillPage(with: &rest, from: 0, flags: 0) }
-    frames.append(
+    otherFrames.append(
       Frame(
-        id: 0, byteCount: UInt16(byteCount), slotCount: UInt8(slotCount - firstSlot),
-        copyCount: UInt8(copies.count - firstCopy), isWhole: false, isSegmented: segmentation != nil))
+        slot: firstSlot, slotCount: UInt8(slotCount - firstSlot), copyCount: UInt8(copies.count - firstCopy),
+        isSegmented: segmentation != nil))
     givenCounts.count(packetOf: byteCount)
     if segmentation != nil { givenSegmentedCount &+= 1 }
   }
@@ -138,7 +135,6 @@ struct NetBackReceiveRing: ~Copyable {
   private mutating func put(_ response: NetIfRxResponse, for request: NetIfRxRequest) {
     ring.put(response)
     ids.append(request.id)
-    slotCount &+= 1
   }
 
   // MARK: Ending the batch
@@ -159,10 +155,9 @@ struct NetBackReceiveRing: ~Copyable {
       answerAnew(&counts, &segmentedCount)
     }
     let taken = slotCount
-    frames.removeAll()
     ids.removeAll()
+    otherFrames.removeAll()
     copies.removeAll()
-    slotCount = 0
     (givenCounts, givenSegmentedCount) = (NetCounts(), 0)
     return taken
   }
@@ -176,24 +171,24 @@ struct NetBackReceiveRing: ~Copyable {
 
   /// Frame by frame: those that were copied count, and the others' responses become errors.
   private mutating func answerAnew(_ counts: inout NetCounts, _ segmentedCount: inout UInt64) {
-    var (slot, copy, id) = (0, 0, 0)
-    for index in 0..<frames.count {
-      let frame = frames[index]
-      let isCopied = (copy..<copy + Int(frame.copyCount)).allSatisfy { copies[$0].status == .okay }
-      if isCopied {
-        counts.count(packetOf: Int(frame.byteCount))
+    var (slot, copy, other) = (0, 0, 0)
+    while slot < slotCount {
+      let isWhole = other == otherFrames.count || otherFrames[other].slot != slot
+      let frame = isWhole ? .whole : otherFrames[other]
+      let ownCopies = copy..<copy + Int(frame.copyCount)
+      if ownCopies.allSatisfy({ copies[$0].status == .okay }) {
+        counts.count(packetOf: ownCopies.reduce(0) { $0 + Int(copies[$1].count) })
         if frame.isSegmented { segmentedCount &+= 1 }
       } else {
         counts.errors &+= 1
         for part in 0..<Int(frame.slotCount) {
           ring.replace(
-            .error(id: frame.isWhole ? frame.id : ids[id + part], hasMore: part + 1 < frame.slotCount),
-            back: UInt32(slotCount - slot - part))
+            .error(id: ids[slot + part], hasMore: part + 1 < frame.slotCount), back: UInt32(slotCount - slot - part))
         }
       }
       slot += Int(frame.slotCount)
-      copy += Int(frame.copyCount)
-      if !frame.isWhole { id += Int(frame.slotCount) }
+      copy = ownCopies.upperBound
+      if !isWhole { other += 1 }
     }
   }
 

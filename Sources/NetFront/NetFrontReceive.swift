@@ -11,9 +11,6 @@ struct NetFrontReceive: ~Copyable {
   private var agreement: NetRxAgreement
   /// The page that stands in each slot.
   private var postedPages: PlainArray<UInt16>
-  private var nextPostedSlot: UInt16 = 0
-  /// Where in the ring the next response stands.
-  private var nextSlot: UInt16 = 0
   /// As far as it has come, and the pages that its slots have brought; or lost, and then it holds no pages.
   private var frame: NetFrontFrame
   /// Its pieces but the first one, and their pages.
@@ -82,12 +79,11 @@ struct NetFrontReceive: ~Copyable {
   /// The same, without a call, for the frames of one slot.
   @inline(__always) private mutating func postInPlace(_ page: UInt16) {
     if bounce != nil { pages[page].bytes.zero() }
-    postedPages[Int(nextPostedSlot)] = page
-    ring.put(NetIfRxRequest(id: nextPostedSlot, gref: pages[page].reference))
-    nextPostedSlot = next(nextPostedSlot)
+    let slot = ring.requestSlot
+    postedPages[slot] = page
+    // Safe to cut: a ring of such slots has fewer than 65536.
+    ring.put(NetIfRxRequest(id: UInt16(truncatingIfNeeded: slot), gref: pages[page].reference))
   }
-
-  private func next(_ slot: UInt16) -> UInt16 { (slot &+ 1) & UInt16(truncatingIfNeeded: ring.entryCount &- 1) }
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
@@ -99,10 +95,10 @@ struct NetFrontReceive: ~Copyable {
     var received = 0
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
-      while let response = ring.next() {
-        let slot = nextSlot
-        nextSlot = next(slot)
-        if try takeWhole(response, in: slot, body) {
+      while true {
+        let slot = UInt16(truncatingIfNeeded: ring.responseSlot)
+        guard let response = ring.next() else { break }
+        if takeWhole(response, in: slot, body) {
           received += 1
         } else if try take(response, in: slot) {
           if let bounce { bounce.handOver(frame, body) } else { body(frame) }
@@ -122,14 +118,8 @@ struct NetFrontReceive: ~Copyable {
   /// - Returns: false when the response is something else, and nothing has been done.
   private mutating func takeWhole(
     _ response: NetIfRxResponse, in slot: UInt16, _ body: (borrowing NetFrontFrame) -> Void
-  ) throws(DeviceError) -> Bool {
-    guard !extraInfoFollows, !fragmentFollows else { return false }
-    let fragment: NetRxFragment
-    do throws(NetResponseViolation) {
-      fragment = try NetRxFragment(parsing: response, in: slot, under: agreement)
-    } catch { throw .protocolViolation("\(error)") }
-    guard !fragment.hasMore, !fragment.hasExtraInfo, !fragment.isFailed, fragment.byteCount >= NetIf.headerByteCount
-    else { return false }
+  ) -> Bool {
+    guard !extraInfoFollows, !fragmentFollows, let fragment = agreement.whole(response, in: slot) else { return false }
     let page = postedPages[Int(slot)]
     let frame = NetFrontFrame(
       pages[page].bytes.slice(from: fragment.offset, count: fragment.byteCount), fragment.checksum)

@@ -40,6 +40,20 @@ public struct NetRxAgreement: BitwiseCopyable, Hashable, Sendable {
   }
 
   @inlinable var takesBlankChecksums: Bool { !offloads.isDisjoint(with: [.ipv4Checksum, .ipv6Checksum]) }
+
+  /// Shows a copied response to a frame's first slot, if it is a whole frame and a valid one, as most are: there is nothing to be
+  /// put together.
+  ///
+  /// - Parameter slot: as for ``NetRxFragment/init(parsing:in:under:)``, which is for any other response.
+  @inlinable @inline(__always) public func whole(_ raw: NetIfRxResponse, in slot: UInt16) -> NetRxFragment? {
+    let flags =
+      takesBlankChecksums ? NetIf.RxFlag.checksumBlank | NetIf.RxFlag.dataValidated : NetIf.RxFlag.dataValidated
+    // Both are 16 bits wide, and the sum is not.
+    guard raw.flags & ~flags == 0, raw.id == slot, raw.status >= Int16(NetIf.headerByteCount),
+      Int(raw.offset) + Int(raw.status) <= xenPageSize
+    else { return nil }
+    return NetRxFragment(wholeFrame: raw)
+  }
 }
 
 /// What a backend did with a page of ours: a receive response that has passed the gate.
@@ -57,6 +71,13 @@ public struct NetRxFragment: BitwiseCopyable, Hashable, Sendable {
   /// we do not take.
   public let isFailed: Bool
 
+  /// A response that ``NetRxAgreement/whole(_:in:)`` has checked.
+  @inlinable init(wholeFrame raw: NetIfRxResponse) {
+    (offset, byteCount) = (Int(raw.offset), Int(raw.status))
+    (hasMore, hasExtraInfo, isFailed) = (false, false, false)
+    checksum = NetPacketMetadata.Checksum(rxFlags: raw.flags)
+  }
+
   /// Checks a copied response (io/netif.h, `netif_rx_response`).
   ///
   /// - Parameters:
@@ -72,8 +93,7 @@ public struct NetRxFragment: BitwiseCopyable, Hashable, Sendable {
     guard raw.id == slot else { throw .rxOutOfSlot(slot: slot, id: raw.id) }
     hasMore = raw.flags & NetIf.RxFlag.moreData != 0
     hasExtraInfo = raw.flags & NetIf.RxFlag.extraInfo != 0
-    let isBlank = raw.flags & NetIf.RxFlag.checksumBlank != 0
-    checksum = isBlank ? .blank : raw.flags & NetIf.RxFlag.dataValidated != 0 ? .validated : .present
+    checksum = NetPacketMetadata.Checksum(rxFlags: raw.flags)
     guard raw.status >= 0 else {
       (offset, byteCount, isFailed) = (0, 0, true)
       return
@@ -84,7 +104,16 @@ public struct NetRxFragment: BitwiseCopyable, Hashable, Sendable {
     }
     offset = Int(raw.offset)
     byteCount = Int(raw.status)
-    isFailed = isBlank && !agreement.takesBlankChecksums
+    isFailed = checksum == .blank && !agreement.takesBlankChecksums
+  }
+}
+
+extension NetPacketMetadata.Checksum {
+  /// As the first slot of a frame has it.
+  @inlinable init(rxFlags flags: UInt16) {
+    self =
+      flags & NetIf.RxFlag.checksumBlank != 0
+      ? .blank : flags & NetIf.RxFlag.dataValidated != 0 ? .validated : .present
   }
 }
 

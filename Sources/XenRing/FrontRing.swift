@@ -52,6 +52,10 @@ import XenPlatform
   /// How many slots the ring has: a power of two.
   @inlinable public var entryCount: Int { Int(page.entryCount) }
 
+  /// The slot of the next request, and that of the next response: from 0 to ``entryCount`` - 1.
+  @inlinable public var requestSlot: Int { page.slot(of: requestsProduced) }
+  @inlinable public var responseSlot: Int { page.slot(of: responsesConsumed) }
+
   /// Requests put and not yet answered (their responses not yet taken).
   @inlinable public var unansweredCount: UInt32 { requestsProduced.distance(from: responsesConsumed) }
 

@@ -72,8 +72,10 @@ import XenPlatform
     }
   }
 
+  @inlinable func slot(of index: RingIndex) -> Int { Int(truncatingIfNeeded: index.rawValue & mask) }
+
   @inlinable func slotOffset(_ index: RingIndex, stride: Int) -> Int {
-    RingLayout.headerByteCount &+ Int(truncatingIfNeeded: index.rawValue & mask) &* stride
+    RingLayout.headerByteCount &+ slot(of: index) &* stride
   }
 
   /// `SHARED_RING_INIT`, and every slot zeroed as well (XSA-403): the front end's, once, before it tells anybody.

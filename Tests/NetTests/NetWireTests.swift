@@ -59,6 +59,31 @@ struct NetWireTests {
     } catch { return .failure(error) }
   }
 
+  /// The short way takes what the gate says is a frame of one slot, and nothing else. A flag that means nothing goes the long way.
+  @Test(arguments: [
+    NetRxAgreement(scatterGather: false), NetRxAgreement(scatterGather: true, offloads: .ipv6Checksum),
+    NetRxAgreement(scatterGather: true, offloads: .all, hashes: true, headroom: true),
+  ])
+  func aWholeFrameIsOneByTheGate(agreement: NetRxAgreement) {
+    var wholeCount = 0
+    for flags in Array(0...31) + [32, 0x8001] as [UInt16] {
+      for status in [.min, -1, 0, 13, 14, 60, 4096, 4097, .max] as [Int16] {
+        for offset in [0, 1, 4036, 4082, 4083, 0xFFFF] as [UInt16] {
+          for id in [6, 7] as [UInt16] {
+            let raw = NetIfRxResponse(id: id, offset: offset, flags: flags, status: status)
+            let fragment = try? NetRxFragment(parsing: raw, in: 7, under: agreement)
+            let isWhole =
+              flags < 32
+              && fragment.map { !$0.hasMore && !$0.hasExtraInfo && !$0.isFailed && $0.byteCount >= 14 } ?? false
+            #expect(agreement.whole(raw, in: 7) == (isWhole ? fragment : nil), "\(raw)")
+            if isWhole { wholeCount += 1 }
+          }
+        }
+      }
+    }
+    #expect(wholeCount > 0)
+  }
+
   @Test func receiveResponsesAreGated() throws {
     let good = try parse(NetIfRxResponse(id: 7, offset: 2, flags: NetIf.RxFlag.dataValidated, status: 4094), in: 7)
       .get()

@@ -99,6 +99,22 @@ struct RingTransferTests {
     #expect(response == nil)
   }
 
+  @Test(arguments: startIndices) func slotsGoRoundWithTheIndices(start: UInt32) throws {
+    var pair = DiskPair(at: start)
+    for number in 0..<70 as Range<UInt32> {
+      let slot = Int((start &+ number) % 32)
+      let before = (pair.front.requestSlot, pair.front.responseSlot)
+      #expect(before == (slot, slot))
+      pair.request(number..<number + 1)
+      let requested = (pair.front.requestSlot, pair.front.responseSlot)
+      #expect(requested == ((slot + 1) % 32, slot))
+      try pair.take(1)
+      pair.respond(number..<number + 1)
+      let isThere = try pair.front.available() == 1 && pair.front.next() != nil
+      #expect(isThere)
+    }
+  }
+
   @Test(arguments: startIndices) func countsFollowARequestAround(start: UInt32) throws {
     var pair = DiskPair(at: start)
     func counts(_ pair: borrowing DiskPair) -> [UInt32] {
