@@ -36,6 +36,9 @@ struct NetFrontTransmit: ~Copyable {
   private var freePages: PlainArray<UInt16>
   /// How many responses are brought near at once: as many as a backend's turn has.
   private static let expectedCount: UInt32 = 64
+  /// The page of a frame no longer than this is brought near when it comes back, many of them at a time. A longer one has more lines
+  /// than can be on their way at once: they are brought near while the frame before it is written.
+  private static let shortByteCount = 128
   /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
   private var extraInfosInFlight = 0
@@ -148,6 +151,10 @@ struct NetFrontTransmit: ~Copyable {
     _ bytes: Span<UInt8>, _ id: UInt16, _ entry: Entry, size: UInt16, flags: UInt16,
     _ checksum: (offset: Int, value: UInt16)?
   ) {
+    // What is put next is as long as this more often than not.
+    if bytes.count > Self.shortByteCount, !freePages.isEmpty {
+      pages[freePages[freePages.count &- 1]].bytes.expectWrite(of: bytes.count)
+    }
     let page = pages[id]
     page.bytes.copy(from: bytes)
     if isUntrusted { page.bytes.slice(from: bytes.count, count: xenPageSize - bytes.count).zero() }
@@ -217,7 +224,8 @@ struct NetFrontTransmit: ~Copyable {
       if entry.waitsOnly(for: response.id) {
         entries[slot].isInFlight = false
         counts.count(packetOf: Int(entry.byteCount))
-        free(response.id)
+        freePages.append(response.id)
+        if entry.byteCount <= Self.shortByteCount { pages[response.id].bytes.expectWrite() }
         inFlightCount &-= 1
         return
       }
@@ -239,7 +247,7 @@ struct NetFrontTransmit: ~Copyable {
     } catch { throw .protocolViolation("\(error)") }
     entries[slot].isInFlight = false
     let first = entries[slot].first
-    if response.id != first { free(response.id) }
+    if response.id != first { freePages.append(response.id) }
     // A frame is lost with any of its parts.
     if result != .sent { entries[Int(first)].result = result }
     guard entries[Int(first)].unansweredCount == 1 else {
@@ -249,7 +257,7 @@ struct NetFrontTransmit: ~Copyable {
     let entry = entries[Int(first)]
     if entry.byteCount == 0, let change = multicastChanges.removeValue(forKey: first) {
       multicastResults.append((change, entry.result))
-      free(first)
+      freePages.append(first)
       return
     }
     switch entry.result {
@@ -258,13 +266,8 @@ struct NetFrontTransmit: ~Copyable {
     case .dropped: counts.drops &+= 1
     case .extraInfo: preconditionFailure("no answer to a slot with an entry")
     }
-    free(first)
+    freePages.append(first)
     inFlightCount -= 1
-  }
-
-  @inline(__always) private mutating func free(_ page: UInt16) {
-    freePages.append(page)
-    pages[page].bytes.expectWrite()
   }
 }
 

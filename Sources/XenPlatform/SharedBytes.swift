@@ -55,6 +55,11 @@ import CSharedMemory
   /// wait: a frame is written while the pages of the next ones are on their way.
   @inlinable public func expectWrite() { unsafe shared_memory_expect_write(baseAddress) }
 
+  /// The same for as many bytes as will be written, if there are so many.
+  @inlinable public func expectWrite(of byteCount: Int) {
+    unsafe shared_memory_expect_write_all(baseAddress, UInt(bitPattern: min(byteCount, count)))
+  }
+
   /// Sets every byte to zero.
   public func zero() { unsafe baseAddress.initializeMemory(as: UInt8.self, repeating: 0, count: count) }
 

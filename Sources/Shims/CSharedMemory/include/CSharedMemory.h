@@ -25,6 +25,11 @@ static inline void shared_memory_expect_write(const void *address) {
 #endif
 }
 
+/// The same for all cache lines of so many bytes. One after the other: in fours they come later.
+static inline void shared_memory_expect_write_all(const char *address, unsigned long byte_count) {
+  for (const char *line = address; line < address + byte_count; line += 64) shared_memory_expect_write(line);
+}
+
 /// For whoever looks at shared memory again and again: leaves the processor's units to others for some ten cycles.
 static inline void shared_memory_pause(void) {
 #if defined(__x86_64__)
