@@ -7,7 +7,7 @@ import XenRing
 /// so that the platform is called once for it.
 struct NetBackTransmit: ~Copyable {
   /// How many slots one batch takes at most.
-  static let batchCount = 64
+  static let batchCount = 128
 
   /// All slots of a packet, in the order of the ring: each answer goes into the slot of its request.
   private struct Packet: BitwiseCopyable {

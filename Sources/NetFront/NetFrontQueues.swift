@@ -14,7 +14,12 @@ final class NetFrontQueues {
     @inline(__always) _modify { yield unsafe &storedTransmits }
   }
   private var receives: OwnedArray<NetFrontReceive>
-  private var events: NetFrontEvents
+  @exclusivity(unchecked) private var storedEvents: NetFrontEvents
+  private var events: NetFrontEvents {
+    // Safe: as above; the platform knows nothing of us.
+    @inline(__always) _read { yield unsafe storedEvents }
+    @inline(__always) _modify { yield unsafe &storedEvents }
+  }
   private let control: NetFrontControl?
   let count: Int
   /// The longest frame that each has pages for, in bytes.
@@ -37,7 +42,7 @@ final class NetFrontQueues {
     self.maxByteCount = maxByteCount
     unsafe storedTransmits = transmits
     self.receives = receives
-    self.events = events
+    unsafe storedEvents = events
     self.control = control
   }
 
@@ -119,8 +124,9 @@ final class NetFrontQueues {
     for index in 0..<count { try transmits[index].reap(looks: looks) }
     var received = 0
     for index in 0..<count {
-      received += try receives[index].poll(looks: looks, body)
-      if receives[index].pushAndCheckNotify() { events.notifyRx(index) }
+      let (frameCount, notifies) = try receives[index].poll(looks: looks, body)
+      received += frameCount
+      if notifies { events.notifyRx(index) }
     }
     if !looks { events.rearm() }
     return received

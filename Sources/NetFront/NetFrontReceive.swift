@@ -31,7 +31,7 @@ struct NetFrontReceive: ~Copyable {
   private(set) var segmentedCount: UInt64 = 0
 
   /// How many responses are brought near at once: as many as a backend's turn has.
-  private static let expectedCount: UInt32 = 64
+  private static let expectedCount: UInt32 = 128
 
   /// Where frames of a backend that is not trusted are copied to before anybody looks at them; nil for one that is.
   private let bounce: NetFrontBounce?
@@ -91,7 +91,10 @@ struct NetFrontReceive: ~Copyable {
   /// come back only with the next push. A frame whose last slot has not come waits for it.
   ///
   /// - Parameter looks: whether the caller goes on looking, and wants no event.
-  mutating func poll(looks: Bool, _ body: (borrowing NetFrontFrame) -> Void) throws(DeviceError) -> Int {
+  /// - Returns: how many there were, and whether the backend is to be told of the pages that it has back.
+  mutating func poll(
+    looks: Bool, _ body: (borrowing NetFrontFrame) -> Void
+  ) throws(DeviceError) -> (frameCount: Int, notifies: Bool) {
     var received = 0
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
@@ -109,7 +112,7 @@ struct NetFrontReceive: ~Copyable {
         }
       }
     }
-    return received
+    return (received, pushAndCheckNotify())
   }
 
   /// Hands over a frame of one slot, as most are: put together with what we hold of others, and read there at once, it would

@@ -35,7 +35,7 @@ struct NetFrontTransmit: ~Copyable {
   private var entries: PlainArray<Entry>
   private var freePages: PlainArray<UInt16>
   /// How many responses are brought near at once: as many as a backend's turn has.
-  private static let expectedCount: UInt32 = 64
+  private static let expectedCount: UInt32 = 128
   /// The page of a frame no longer than this is brought near when it comes back, many of them at a time. A longer one has more lines
   /// than can be on their way at once: they are brought near while the frame before it is written.
   private static let shortByteCount = 128

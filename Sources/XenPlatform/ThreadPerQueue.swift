@@ -11,7 +11,7 @@ public final class ThreadPerQueue: QueueHost {
   /// - Parameters:
   ///   - budget: requests a poll may do before it looks whether it should stop; positive.
   ///   - sleep: how each thread waits for its queue.
-  public init(budget: Int = 64, sleep: AdaptiveSleep = AdaptiveSleep()) {
+  public init(budget: Int = 128, sleep: AdaptiveSleep = AdaptiveSleep()) {
     precondition(budget > 0, "a poll needs a budget")
     self.budget = budget
     self.sleep = sleep
