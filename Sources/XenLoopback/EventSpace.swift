@@ -8,7 +8,7 @@ struct EventSpace {
     case bound(Port)
   }
 
-  struct Key: Hashable {
+  struct Key {
     let domain: DomainID
     let port: EventChannelPort
   }
@@ -51,8 +51,9 @@ struct EventSpace {
     }
   }
 
-  private var ports: [Key: Port] = [:]
-  private var nextPort: [DomainID: UInt32] = [:]
+  /// By their domains' numbers, and their own; nil for one that has been closed, since none is given out twice.
+  private var ports: [[Port?]] = []
+  private(set) var openPortCount = 0
   /// What the next ``deliverHeld()`` raises, in the order in which it came.
   private var held: [Port] = []
   private var random: SplitMix64
@@ -60,19 +61,24 @@ struct EventSpace {
 
   init(seed: UInt64) { random = SplitMix64(state: seed) }
 
-  var openPortCount: Int { ports.count }
-
   // MARK: Ports
 
   private mutating func open(
     by process: LoopbackProcess, _ peer: Peer, _ delivery: Mailbox<EventChannelPort>
   ) -> Port {
-    let number = nextPort[process.domain, default: 1]
-    nextPort[process.domain] = number + 1
-    let key = Key(domain: process.domain, port: EventChannelPort(rawValue: number))
-    let port = Port(key, of: process, peer, delivery)
-    ports[key] = port
+    let domain = Int(process.domain.rawValue)
+    // None has the number 0.
+    while ports.count <= domain { ports.append([nil]) }
+    let number = EventChannelPort(rawValue: UInt32(ports[domain].count))
+    let port = Port(Key(domain: process.domain, port: number), of: process, peer, delivery)
+    ports[domain].append(port)
+    openPortCount += 1
     return port
+  }
+
+  private func port(_ key: Key) -> Port? {
+    let (domain, number) = (Int(key.domain.rawValue), Int(key.port.rawValue))
+    return domain < ports.count && number < ports[domain].count ? ports[domain][number] : nil
   }
 
   mutating func allocateUnbound(
@@ -83,7 +89,7 @@ struct EventSpace {
   mutating func bindInterdomain(
     by process: LoopbackProcess, to remote: DomainID, port: EventChannelPort, _ delivery: Mailbox<EventChannelPort>
   ) -> EventChannelPort? {
-    guard let other = ports[Key(domain: remote, port: port)], case .unbound(process.domain) = other.peer else {
+    guard let other = self.port(Key(domain: remote, port: port)), case .unbound(process.domain) = other.peer else {
       return nil
     }
     let mine = open(by: process, .bound(other), delivery)
@@ -95,7 +101,7 @@ struct EventSpace {
 
   /// The port, if it is one of the handle's: each reaches its own only, and is known by where it has them delivered.
   private func port(_ key: Key, on delivery: Mailbox<EventChannelPort>) -> Port? {
-    guard let port = ports[key], port.delivery === delivery else { return nil }
+    guard let port = port(key), port.delivery === delivery else { return nil }
     return port
   }
 
@@ -116,7 +122,8 @@ struct EventSpace {
 
   /// The other end becomes unbound, and may be bound by us again.
   private mutating func close(_ port: Port) {
-    ports[port.key] = nil
+    ports[Int(port.key.domain.rawValue)][Int(port.key.port.rawValue)] = nil
+    openPortCount -= 1
     guard case .bound(let other) = port.peer else { return }
     other.peer = .unbound(for: port.key.domain)
     port.peer = .unbound(for: other.key.domain)
@@ -124,7 +131,8 @@ struct EventSpace {
 
   /// Closes every port of `process`.
   mutating func end(_ process: LoopbackProcess) {
-    for port in ports.values.filter({ $0.process === process }) { close(port) }
+    guard Int(process.domain.rawValue) < ports.count else { return }
+    for case let port? in ports[Int(process.domain.rawValue)] where port.process === process { close(port) }
   }
 
   // MARK: Faults
@@ -153,15 +161,11 @@ struct EventSpace {
     var due = held
     held = []
     if faults.spurious.strikes(&random) {
-      let bound = ports.values.filter { if case .bound = $0.peer { true } else { false } }
-      // By number, since a dictionary has an order of its own in each process.
-      let inOrder = bound.sorted {
-        ($0.key.domain.rawValue, $0.key.port.rawValue) < ($1.key.domain.rawValue, $1.key.port.rawValue)
-      }
-      if let port = inOrder.randomElement(using: &random) { due.append(port) }
+      let bound = ports.joined().compactMap(\.self).filter { if case .bound = $0.peer { true } else { false } }
+      if let port = bound.randomElement(using: &random) { due.append(port) }
     }
     // Some may have been closed meanwhile.
-    due = due.filter { ports[$0.key] === $0 }
+    due = due.filter { port($0.key) === $0 }
     for port in due {
       port.isHeld = false
       port.raise()?.wake()
