@@ -27,12 +27,10 @@ public struct AdaptiveSleep: Sendable {
 
   /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
   private static let looksPerYield = 4
-  /// After how many rounds of looks at memory the descriptors are looked at, too, which is a system call; and after a yield in which
-  /// others had the processor. Every wait has one round at least: so what comes by a descriptor is found however much there is to do in
-  /// memory.
-  package static let roundsPerPoll = 8
-  private var roundsUnpolled = 0
-  private static let sharedYield: UInt64 = 10_000
+  /// After how many waits in a row that found something in memory at once the descriptors are looked at, too: so what comes by a
+  /// descriptor is found however much there is to do in memory.
+  package static let waitsPerPoll = 8
+  private var unpolledWaits = 0
   /// A yield that takes as long is one to others who want the processor.
   private let crowdedYield: UInt64
   /// For how many sleeps a thread does not look whose processor others keep, at first, and when that goes on.
@@ -60,7 +58,7 @@ public struct AdaptiveSleep: Sendable {
 
   /// Waits until one of `descriptors` is readable or `timeout` milliseconds have passed (-1: for ever); says whether one is.
   public mutating func wait(for descriptors: inout [pollfd], timeout: CInt) -> Bool {
-    if looks, timeout != 0, look(for: &descriptors, roundsPerPoll: 1, hasWork: { false }) { return true }
+    if looks, timeout != 0, look(for: &descriptors, hasWork: { false }) { return true }
     return sleep(for: &descriptors, timeout: timeout)
   }
 
@@ -71,38 +69,37 @@ public struct AdaptiveSleep: Sendable {
     for descriptors: inout [pollfd], timeout: CInt, hasWork: () -> Bool
   ) -> Bool {
     looks && timeout != 0
-      ? look(for: &descriptors, roundsPerPoll: Self.roundsPerPoll, hasWork: hasWork)
-      : sleep(for: &descriptors, timeout: timeout)
+      ? look(for: &descriptors, hasWork: hasWork) : sleep(for: &descriptors, timeout: timeout)
   }
 
   /// There was something to do after all when events were asked for, so that nobody slept.
   public mutating func noteWork() { if lookedSince != 0 { (lookedSince, looks) = (0, nanoseconds > 0) } }
 
   /// - Returns: whether there is something, before it is time to sleep.
-  private mutating func look(
-    for descriptors: inout [pollfd], roundsPerPoll: Int, hasWork: () -> Bool
-  ) -> Bool {
+  private mutating func look(for descriptors: inout [pollfd], hasWork: () -> Bool) -> Bool {
     noteLook()
+    unpolledWaits += 1
+    if unpolledWaits == Self.waitsPerPoll, poll(&descriptors) { return true }
     let start = Uptime.now.nanoseconds
     var now = start
     repeat {
-      roundsUnpolled += 1
-      if roundsUnpolled >= roundsPerPoll {
-        roundsUnpolled = 0
-        if Wakeup.wait(for: &descriptors, timeout: 0) { return true }
-      }
       for _ in 0..<Self.looksPerYield {
         if hasWork() { return true }
         shared_memory_pause()
       }
+      if poll(&descriptors) { return true }
       let looked = now
       sched_yield()
       now = Uptime.now.nanoseconds
-      if now &- looked >= Self.sharedYield { roundsUnpolled = roundsPerPoll }
       if gaveWay(forNanoseconds: now &- looked) { return false }
     } while now &- start < nanoseconds
     (looks, lookedSince) = (false, start)
     return false
+  }
+
+  private mutating func poll(_ descriptors: inout [pollfd]) -> Bool {
+    unpolledWaits = 0
+    return Wakeup.wait(for: &descriptors, timeout: 0)
   }
 
   private mutating func noteLook() {

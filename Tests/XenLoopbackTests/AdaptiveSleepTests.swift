@@ -128,7 +128,7 @@ import XenPlatform
       #expect(sleep.wait(for: &waits, timeout: -1) { true })
       count += 1
     }
-    #expect(count <= AdaptiveSleep.roundsPerPoll)
+    #expect(count <= AdaptiveSleep.waitsPerPoll)
   }
 
   @Test func whatIsFoundInMemoryNeedsNoDescriptor() {
