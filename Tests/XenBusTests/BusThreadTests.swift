@@ -78,7 +78,7 @@ import XenPlatform
 
   /// A device's other end that always has something in memory, as one that wants to do harm can.
   @Test func aClientThatAlwaysFindsSomethingInMemoryKeepsNobodyFromTheBus() throws {
-    let client = BusyClient()
+    let client = try BusyClient()
     let thread = try BusThread(
       on: rig.driverDomain, log: .silent, sleep: AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
     ) { (bus) throws(XenstoreError) in
@@ -96,11 +96,12 @@ import XenPlatform
     /// Polls of a thread that looks.
     let lookingCount = Atomic(0)
     /// Its sleeps are short, until it looks.
-    private let wakeup: Wakeup = {
-      let wakeup = try! Wakeup()
+    private let wakeup: Wakeup
+
+    init() throws {
+      wakeup = try Wakeup()
       wakeup.signal()
-      return wakeup
-    }()
+    }
 
     var isIdle: Bool { true }
     var hasWork: Bool { true }
