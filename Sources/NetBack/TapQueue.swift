@@ -28,7 +28,12 @@ final class TapQueue: Sendable {
     }
   }
 
-  deinit { _ = close(descriptor) }
+  deinit {
+    // A program that is just being started has a copy of the descriptor until it has begun, and what the machine gives to the queue
+    // until then would be lost. Of a device with one queue this does nothing.
+    _ = linux_tap_detach(descriptor)
+    _ = close(descriptor)
+  }
 
   /// Whether somebody has removed the interface. It does not come back.
   var isGone: Bool { gone.load(ordering: .relaxed) }

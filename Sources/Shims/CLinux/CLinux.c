@@ -65,6 +65,11 @@ int linux_tap_attach(int descriptor, const char *name, int is_multi_queue) {
   return ioctl(descriptor, TUNSETIFF, &request) != 0 ? -1 : ioctl(descriptor, TUNSETVNETHDRSZ, &size);
 }
 
+int linux_tap_detach(int descriptor) {
+  struct ifreq request = {.ifr_flags = IFF_DETACH_QUEUE};
+  return ioctl(descriptor, TUNSETQUEUE, &request);
+}
+
 int linux_tap_set_offloads(int descriptor, int checksum, int tcpv4, int tcpv6) {
   unsigned long offloads = (checksum ? TUN_F_CSUM : 0) | (tcpv4 ? TUN_F_TSO4 : 0) | (tcpv6 ? TUN_F_TSO6 : 0);
   return ioctl(descriptor, TUNSETOFFLOAD, offloads);

@@ -41,6 +41,9 @@ struct linux_virtio_net_header {
 /// (TUNSETIFF, without packet information, with a header of linux_virtio_net_header's size); -1 on failure.
 int linux_tap_attach(int descriptor, const char *name, int is_multi_queue);
 
+/// Has the device give nothing more to a queue of it (TUNSETQUEUE); -1 on failure, as of a device that has one.
+int linux_tap_detach(int descriptor);
+
 /// Says what a TAP device may give unfinished (TUNSETOFFLOAD; each 0 or 1), of which the latter two ask for the first; -1 on
 /// failure.
 int linux_tap_set_offloads(int descriptor, int checksum, int tcpv4, int tcpv6);
