@@ -213,8 +213,9 @@ struct NetFrontTransmit: ~Copyable {
     } catch { throw .protocolViolation("\(NetRingViolation(.tx, error))") }
   }
 
-  /// Whether as many responses are there as an event would be asked for, as ``hasResponses(_:)`` does.
-  var hasWork: Bool { ring.hasUnconsumed(holdsOffEvents ? ring.pushedCount / 2 + 1 : 1) }
+  /// Whether more than a sixteenth of the responses that can come are there. An event would be asked for after half of them, as
+  /// ``hasResponses(_:)`` does: to look costs less than that, and a backend that is faster than the frontend waits for frames.
+  var hasWork: Bool { ring.hasUnconsumed(holdsOffEvents ? ring.pushedCount / 16 + 1 : 1) }
 
   @inline(__always) private mutating func take(_ response: NetIfTxResponse) throws(DeviceError) {
     let slot = Int(response.id)

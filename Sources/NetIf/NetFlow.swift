@@ -105,23 +105,50 @@ public struct NetFlow: Sendable {
   /// - Returns: 0 for a frame that has no flow.
   public static func queue(for frame: Span<UInt8>, of queueCount: Int) -> Int {
     precondition(queueCount > 0, "a queue at least")
-    guard queueCount > 1, let place = Place(in: frame) else { return 0 }
     // Nobody else needs to come to the same, so it is less work than ``Toeplitz``, and the words stay in registers.
-    var hash: UInt64 = 0
-    for index in 0..<place.network.addressWordCount {
-      hash = mixed(hash, with: UInt64(frame.word32(at: place.addresses &+ index &* 4) ?? 0))
-    }
-    if place.transport != nil { hash = mixed(hash, with: UInt64(frame.word32(at: place.ports) ?? 0)) }
-    // Once more: the last word has reached the upper half only by multiples of one number, and flows whose ports follow
-    // one another in steps, as those of one program do, would share a queue.
-    hash = mixed(hash, with: 0)
+    guard queueCount > 1, let hash = plainHash(of: frame) ?? anyHash(of: frame) else { return 0 }
     // The part of all hashes that lies below this one, in queues.
     return Int(truncatingIfNeeded: ((hash &>> 32) &* UInt64(queueCount)) &>> 32)
   }
 
-  /// Multiplied by 2^64 over the golden ratio, a word reaches the upper half, which the next one is then mixed with.
-  @inline(__always) private static func mixed(_ hash: UInt64, with word: UInt64) -> UInt64 {
-    (hash &>> 32 ^ hash ^ word) &* 0x9E37_79B9_7F4A_7C15
+  /// As most frames are: IPv4 without tags or options, and ports; the same as ``anyHash(of:)`` finds.
+  ///
+  /// - Returns: nil for all others.
+  @inline(__always) private static func plainHash(of frame: Span<UInt8>) -> UInt64? {
+    guard frame.count >= 38, let etherType = frame.word16(at: 12), etherType == 0x0800,
+      let first = frame.word32(at: 14), first &>> 24 == 0x45,
+      // No fragment, and TCP or UDP.
+      let second = frame.word64(at: 18), second & 0x3FFF_0000_0000 == 0,
+      NetHeaders.Transport(rawValue: UInt8(truncatingIfNeeded: second &>> 16)) != nil,
+      let addresses = frame.word64(at: 26), let ports = frame.word32(at: 34)
+    else { return nil }
+    return hash(addresses, ports)
+  }
+
+  private static func anyHash(of frame: Span<UInt8>) -> UInt64? {
+    guard let place = Place(in: frame) else { return nil }
+    var addresses = frame.word64(at: place.addresses) ?? 0
+    if place.network == .ipv6 {
+      for index in 1..<4 {
+        let (high, low) = product(addresses, frame.word64(at: place.addresses &+ index &* 8) ?? 0)
+        addresses = high ^ low
+      }
+    }
+    return hash(addresses, place.transport == nil ? 0 : frame.word32(at: place.ports) ?? 0)
+  }
+
+  /// Twice: a word that goes up by one takes the first product up by one step, and flows whose ports follow one another in
+  /// steps, as those of one program do, would share a queue.
+  @inline(__always) private static func hash(_ addresses: UInt64, _ ports: UInt32) -> UInt64 {
+    let first = product(addresses, UInt64(ports))
+    let second = product(first.high, first.low)
+    return second.high ^ second.low
+  }
+
+  /// Each number is met with another one first, so that neither is small: 2^64 over the golden ratio, and the digits of pi.
+  @inline(__always) private static func product(_ left: UInt64, _ right: UInt64) -> (high: UInt64, low: UInt64) {
+    let (high, low) = (left ^ 0x9E37_79B9_7F4A_7C15).multipliedFullWidth(by: right ^ 0x243F_6A88_85A3_08D3)
+    return (high, low)
   }
 }
 
@@ -148,5 +175,12 @@ extension Span<UInt8> {
     guard offset <= count &- 4 else { return nil }
     // Safe: as above.
     return UInt32(bigEndian: unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt32.self))
+  }
+
+  /// Eight bytes, the first one highest; nil when they are not all there.
+  fileprivate func word64(at offset: Int) -> UInt64? {
+    guard offset <= count &- 8 else { return nil }
+    // Safe: as above.
+    return UInt64(bigEndian: unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt64.self))
   }
 }

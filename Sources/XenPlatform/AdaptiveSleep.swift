@@ -25,8 +25,8 @@ public struct AdaptiveSleep: Sendable {
   /// The clock is a system call on many a Xen, and what a thread waits for changes rarely.
   private static let sleepsPerMeasurement = 8
 
-  /// How often memory is looked at before others may have the processor: some hundred nanoseconds.
-  private static let looksPerYield = 4
+  /// How often memory is looked at before others may have the processor: a hundred nanoseconds.
+  private static let looksPerYield = 2
   /// After how many waits in a row that found something in memory at once the descriptors are looked at, too: so what comes by a
   /// descriptor is found however much there is to do in memory.
   package static let waitsPerPoll = 8
@@ -87,11 +87,13 @@ public struct AdaptiveSleep: Sendable {
         if hasWork() { return true }
         shared_memory_pause()
       }
-      if poll(&descriptors) { return true }
       let looked = now
       sched_yield()
       now = Uptime.now.nanoseconds
       if gaveWay(forNanoseconds: now &- looked) { return false }
+      // Whoever had the processor may have been the other end: then there is no need to ask the kernel.
+      if hasWork() { return true }
+      if poll(&descriptors) { return true }
     } while now &- start < nanoseconds
     (looks, lookedSince) = (false, start)
     return false

@@ -78,20 +78,20 @@ struct NetLookTests {
     let pair = try NetPair(backend: backend)
     #expect(pair.scheduler.run { pair.card.isConnected })
     let requests = try backend.rxRequests()
-    for number in 0..<8 { try pair.card.send(frame(number).span) }
+    for number in 0..<32 { try pair.card.send(frame(number).span) }
     pair.card.push()
     pair.card.poll(looks: true) { _ in Issue.record("nothing has come") }
     #expect(!pair.card.hasWork)
     let sent = try backend.txRequests()
     // Those asked for before the card began to look: an event at each.
-    for request in sent.prefix(4) { backend.answer(NetIfTxResponse(id: request.id, status: NetIf.Status.okay)) }
-    // Of eight, half are not enough.
+    for request in sent.prefix(2) { backend.answer(NetIfTxResponse(id: request.id, status: NetIf.Status.okay)) }
+    // A sixteenth is not enough.
     #expect(!pair.card.hasWork)
-    backend.answer(NetIfTxResponse(id: sent[4].id, status: NetIf.Status.okay))
+    backend.answer(NetIfTxResponse(id: sent[2].id, status: NetIf.Status.okay))
     #expect(pair.card.hasWork)
     pair.card.poll(looks: true) { _ in Issue.record("nothing has come") }
-    #expect(pair.card.inFlightCount == 3 && !pair.card.hasWork)
-    for request in sent.dropFirst(5) {
+    #expect(pair.card.inFlightCount == 29 && !pair.card.hasWork)
+    for request in sent.dropFirst(3) {
       let isNotified = backend.answer(NetIfTxResponse(id: request.id, status: NetIf.Status.okay))
       #expect(!isNotified)
     }
