@@ -26,7 +26,7 @@ help:
 	@echo "make fuzz        fuzz each target for SECONDS=30, and print what was reached"
 	@echo "make coverage    line coverage of the sources by file"
 	@echo "make xen-test    the drivers on a real Xen against Linux's own, emulated (SKIPPED where there is no QEMU)"
-	@echo "make lint        check the layout of the Swift sources"
+	@echo "make lint        check the layout of the Swift sources, what the documents name, and what the packages name"
 
 # make deps PACKAGES="..." does the same for other packages.
 deps:
@@ -48,9 +48,10 @@ deps:
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >/dev/null || { \
 	  echo "apt-get could not install$$missing: install them by hand and try again" >&2; exit 1; }
 
-lint:
+lint: deps
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
 	docs/check
+	Tests/check-package
 
 build: deps
 	swift build

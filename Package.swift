@@ -6,21 +6,42 @@ let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .erro
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
+// A change is only seen by what names the module: not by what has it from another one, which would be built against a layout that is
+// no more. So products and targets name all that comes with what they use, and Tests/check-package holds them to it.
+let platform = ["CLinux", "CSharedMemory", "XenPlatform"]
+let bus = platform + ["XenBus"]
+let drivers = bus + ["XenRing"]
+let blk = drivers + ["BlkIf"]
+let blkBack = blk + ["BlkBack"]
+let blockStores = blkBack + ["BlockStores", "CIOUring"]
+let blkFront = blk + ["BlkFront"]
+let net = drivers + ["NetIf"]
+let netBack = net + ["NetBack", "Pcap"]
+let netFront = net + ["NetFront"]
+let loopback = platform + ["XenLoopback"]
+let testSupport = drivers + ["TestSupport", "XenLoopback"]
+let xenstored = platform + ["CXenstoredEnvironment", "XenNative", "XenstoredSupport"]
+
+/// Each once.
+func targets(_ names: [String]...) -> [Target.Dependency] {
+  Set(names.joined()).sorted().map { .target(name: $0) }
+}
+
 let package = Package(
   name: "swift-xen",
   products: [
-    .library(name: "XenPlatform", targets: ["XenPlatform"]),
-    .library(name: "XenRing", targets: ["XenRing"]),
-    .library(name: "XenBus", targets: ["XenBus"]),
-    .library(name: "BlkBack", targets: ["BlkBack"]),
-    .library(name: "BlockStores", targets: ["BlockStores"]),
-    .library(name: "BlkFront", targets: ["BlkFront"]),
-    .library(name: "NetBack", targets: ["NetBack"]),
-    .library(name: "NetFront", targets: ["NetFront"]),
+    .library(name: "XenPlatform", targets: platform),
+    .library(name: "XenRing", targets: platform + ["XenRing"]),
+    .library(name: "XenBus", targets: bus),
+    .library(name: "BlkBack", targets: blkBack),
+    .library(name: "BlockStores", targets: blockStores),
+    .library(name: "BlkFront", targets: blkFront),
+    .library(name: "NetBack", targets: netBack),
+    .library(name: "NetFront", targets: netFront),
     .library(name: "Pcap", targets: ["Pcap"]),
-    .library(name: "XenLoopback", targets: ["XenLoopback"]),
-    .library(name: "XenNative", targets: ["XenNative"]),
-    .library(name: "PlatformConformance", targets: ["PlatformConformance"]),
+    .library(name: "XenLoopback", targets: loopback),
+    .library(name: "XenNative", targets: platform + ["XenNative"]),
+    .library(name: "PlatformConformance", targets: platform + ["PlatformConformance"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
@@ -41,73 +62,71 @@ let package = Package(
 
     // What drivers stand on.
     .target(name: "XenPlatform", dependencies: ["CLinux", "CSharedMemory"], swiftSettings: strict),
-    .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
-    .target(name: "XenBus", dependencies: ["CLinux", "XenPlatform", logging], swiftSettings: strict),
+    .target(name: "XenRing", dependencies: targets(platform), swiftSettings: strict),
+    .target(name: "XenBus", dependencies: targets(platform) + [logging], swiftSettings: strict),
 
     // The drivers, and the wire that each pair shares.
-    .target(name: "BlkIf", dependencies: ["XenBus", "XenPlatform"], swiftSettings: strict),
-    .target(name: "BlkBack", dependencies: ["BlkIf", "XenRing", system], swiftSettings: strict),
+    .target(name: "BlkIf", dependencies: targets(bus), swiftSettings: strict),
+    .target(name: "BlkBack", dependencies: targets(blk) + [system], swiftSettings: strict),
     .target(
-      name: "BlockStores", dependencies: ["BlkBack", "CIOUring", "CLinux", "CNBD", system], swiftSettings: strict),
-    .target(name: "BlkFront", dependencies: ["BlkIf", "XenRing"], swiftSettings: strict),
-    .target(name: "NetIf", dependencies: ["XenBus", "XenPlatform", "XenRing"], swiftSettings: strict),
-    .target(name: "NetBack", dependencies: ["CLinux", "NetIf", "Pcap", "XenRing"], swiftSettings: strict),
-    .target(name: "NetFront", dependencies: ["NetIf", "XenRing"], swiftSettings: strict),
+      name: "BlockStores", dependencies: targets(blkBack, ["CIOUring", "CNBD"]) + [system], swiftSettings: strict),
+    .target(name: "BlkFront", dependencies: targets(blk), swiftSettings: strict),
+    .target(name: "NetIf", dependencies: targets(drivers), swiftSettings: strict),
+    .target(name: "NetBack", dependencies: targets(net, ["Pcap"]), swiftSettings: strict),
+    .target(name: "NetFront", dependencies: targets(net), swiftSettings: strict),
     .target(name: "Pcap", dependencies: [system], swiftSettings: strict),
 
     // The platforms.
-    .target(name: "XenLoopback", dependencies: ["CLinux", "XenPlatform", system], swiftSettings: strict),
-    .target(name: "XenNative", dependencies: ["CXen", "XenPlatform"], swiftSettings: strict),
+    .target(name: "XenLoopback", dependencies: targets(platform) + [system], swiftSettings: strict),
+    .target(name: "XenNative", dependencies: targets(platform, ["CXen"]), swiftSettings: strict),
 
     .target(name: "CRingOracle", path: "Tests/CRingOracle"),
     .target(
-      name: "PlatformConformance", dependencies: ["XenPlatform"], path: "Tests/PlatformConformance",
+      name: "PlatformConformance", dependencies: targets(platform), path: "Tests/PlatformConformance",
       swiftSettings: strict),
     .target(
-      name: "TestSupport", dependencies: ["XenBus", "XenLoopback", "XenRing", logging, system], path: "Tests/Support",
+      name: "TestSupport", dependencies: targets(drivers, loopback) + [logging, system], path: "Tests/Support",
       swiftSettings: strict),
     // A real xenstored for tests, without a hypervisor.
     .target(name: "CXenstoredEnvironment", path: "Tests/Xenstored/Environment"),
     .target(
-      name: "XenstoredSupport", dependencies: ["CXen", "CXenstoredEnvironment", "XenNative", "XenPlatform"],
+      name: "XenstoredSupport", dependencies: targets(platform, ["CXen", "CXenstoredEnvironment", "XenNative"]),
       path: "Tests/Xenstored/Support", swiftSettings: strict),
-    .testTarget(name: "XenRingTests", dependencies: ["XenRing", "CRingOracle", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "XenRingTests", dependencies: targets(testSupport, ["CRingOracle"]), swiftSettings: strict),
     .testTarget(
-      name: "XenBusTests", dependencies: ["TestSupport", "XenBus", "XenLoopback", "XenstoredSupport"],
-      swiftSettings: strict),
+      name: "XenBusTests", dependencies: targets(testSupport, xenstored), swiftSettings: strict),
     .testTarget(
       name: "XenLoopbackTests",
-      dependencies: ["BlkBack", "BlkFront", "PlatformConformance", "TestSupport", "XenLoopback"],
+      dependencies: targets(testSupport, blkBack, blkFront, ["PlatformConformance"]),
       swiftSettings: strict),
     .testTarget(
       name: "XenNativeTests",
-      dependencies: ["CXen", "PlatformConformance", "TestSupport", "XenLoopback", "XenNative", "XenstoredSupport"],
+      dependencies: targets(testSupport, xenstored, ["CXen", "PlatformConformance"]),
       swiftSettings: strict),
     .testTarget(
       name: "BlkTests",
-      dependencies: ["BlkBack", "BlkFront", "BlockStores", "CRingOracle", "TestSupport", "XenLoopback", system],
+      dependencies: targets(testSupport, blockStores, blkFront, ["CRingOracle"]) + [system],
       swiftSettings: strict),
     .testTarget(
       name: "BlockStoresTests",
-      dependencies: ["BlkBack", "BlkFront", "BlockStores", "TestSupport", "XenLoopback", system],
+      dependencies: targets(testSupport, blockStores, blkFront) + [system],
       swiftSettings: strict),
     .testTarget(
       name: "NetTests",
-      dependencies: ["CRingOracle", "NetBack", "NetFront", "Pcap", "TestSupport", "XenLoopback", system],
+      dependencies: targets(testSupport, netBack, netFront, ["CRingOracle"]) + [system],
       swiftSettings: strict),
     .testTarget(
       name: "SecurityTests",
-      dependencies: [
-        "BlkBack", "BlkFront", "BlockStores", "NetBack", "NetFront", "TestSupport", "XenBus", "XenLoopback",
-        "XenPlatform", system,
-      ],
+      dependencies: targets(testSupport, blockStores, blkFront, netBack, netFront) + [system],
       swiftSettings: strict),
     // What Fuzz/ fuzzes, as a target of this package's too, so that its tests run the corpora.
     .target(
       name: "FuzzCases",
-      dependencies: ["BlkBack", "BlkFront", "NetBack", "NetFront", "XenLoopback", "XenRing", logging],
+      dependencies: targets(blkBack, blkFront, netBack, netFront, loopback) + [logging],
       path: "Fuzz/Sources/FuzzTargets", swiftSettings: strict),
-    .testTarget(name: "FuzzTests", dependencies: ["FuzzCases"], swiftSettings: strict),
-    .testTarget(name: "PcapTests", dependencies: ["Pcap", "TestSupport", system], swiftSettings: strict),
+    .testTarget(
+      name: "FuzzTests", dependencies: targets(blkBack, blkFront, netBack, netFront, loopback, ["FuzzCases"]),
+      swiftSettings: strict),
+    .testTarget(name: "PcapTests", dependencies: targets(testSupport, ["Pcap"]) + [system], swiftSettings: strict),
   ]
 )

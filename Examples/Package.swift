@@ -92,6 +92,7 @@ let package = Package(
       name: "xen-netfront",
       dependencies: [
         "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),
@@ -99,7 +100,8 @@ let package = Package(
       name: "net-responder",
       dependencies: [
         "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "NetFront", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
+        .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),
     .executableTarget(
@@ -108,6 +110,7 @@ let package = Package(
         "ExampleSupport",
         "NetFrontTool",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "BlkBack", package: "swift-xen"),
         .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"),
@@ -157,7 +160,8 @@ let package = Package(
       name: "XenDeviceTests",
       dependencies: [
         "xen-device", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "XenBus", package: "swift-xen"), .product(name: "XenLoopback", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"), .product(name: "XenBus", package: "swift-xen"),
+        .product(name: "XenLoopback", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),

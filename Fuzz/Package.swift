@@ -3,6 +3,12 @@ import PackageDescription
 
 let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
 
+let drivers: [Target.Dependency] = [
+  .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlkFront", package: "swift-xen"),
+  .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
+  .product(name: "XenLoopback", package: "swift-xen"), .product(name: "XenRing", package: "swift-xen"),
+]
+
 /// Built with `--sanitize=fuzzer`, which brings libFuzzer and counts coverage in the library too. The targets' sources are a
 /// target of the library's package as well, whose tests run the corpora.
 let package = Package(
@@ -13,14 +19,8 @@ let package = Package(
   ],
   targets: [
     .target(
-      name: "FuzzTargets",
-      dependencies: [
-        .product(name: "BlkBack", package: "swift-xen"), .product(name: "BlkFront", package: "swift-xen"),
-        .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
-        .product(name: "XenLoopback", package: "swift-xen"), .product(name: "XenRing", package: "swift-xen"),
-        .product(name: "Logging", package: "swift-log"),
-      ],
+      name: "FuzzTargets", dependencies: drivers + [.product(name: "Logging", package: "swift-log")],
       swiftSettings: strict),
-    .executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], swiftSettings: strict),
+    .executableTarget(name: "fuzz", dependencies: drivers + ["FuzzTargets"], swiftSettings: strict),
   ]
 )

@@ -10,7 +10,8 @@ let package = Package(
     .target(name: "CSharedMemory", path: "Sources/Shims/CSharedMemory"),
     .target(name: "CLinux", path: "Sources/Shims/CLinux"),
     .target(name: "XenPlatform", dependencies: ["CLinux", "CSharedMemory"], swiftSettings: strict),
-    .target(name: "XenRing", dependencies: ["CSharedMemory", "XenPlatform"], swiftSettings: strict),
-    .executableTarget(name: "ring-threads", dependencies: ["XenPlatform", "XenRing"], swiftSettings: strict),
+    .target(name: "XenRing", dependencies: ["CLinux", "CSharedMemory", "XenPlatform"], swiftSettings: strict),
+    .executableTarget(
+      name: "ring-threads", dependencies: ["CLinux", "CSharedMemory", "XenPlatform", "XenRing"], swiftSettings: strict),
   ]
 )

@@ -3,6 +3,12 @@ import PackageDescription
 
 let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
 
+let platform: [Target.Dependency] = [
+  .product(name: "XenBus", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
+  .product(name: "XenPlatform", package: "swift-xen"),
+]
+let netFront = Target.Dependency.product(name: "NetFront", package: "swift-xen")
+
 /// Programs that Tests/Xen/run takes into the control domain of a real Xen. Every executable here gets there, and the
 /// cases find it on their PATH.
 let package = Package(
@@ -12,13 +18,7 @@ let package = Package(
     .package(name: "swift-xen", path: "../..")
   ],
   targets: [
-    .target(
-      name: "RigSupport",
-      dependencies: [
-        .product(name: "XenBus", package: "swift-xen"), .product(name: "XenNative", package: "swift-xen"),
-        .product(name: "XenPlatform", package: "swift-xen"),
-      ],
-      swiftSettings: strict),
+    .target(name: "RigSupport", dependencies: platform, swiftSettings: strict),
     .executableTarget(
       name: "platform-conformance",
       dependencies: [
@@ -27,16 +27,18 @@ let package = Package(
       swiftSettings: strict),
     .executableTarget(
       name: "blk-front",
-      dependencies: ["RigSupport", .product(name: "BlkFront", package: "swift-xen")], swiftSettings: strict),
-    .executableTarget(name: "hostile-blk-front", dependencies: ["RigSupport"], swiftSettings: strict),
+      dependencies: platform + ["RigSupport", .product(name: "BlkFront", package: "swift-xen")], swiftSettings: strict),
+    .executableTarget(name: "hostile-blk-front", dependencies: platform + ["RigSupport"], swiftSettings: strict),
     .executableTarget(
       name: "net-back",
-      dependencies: ["RigSupport", .product(name: "NetBack", package: "swift-xen")], swiftSettings: strict),
+      dependencies: platform + ["RigSupport", .product(name: "NetBack", package: "swift-xen")], swiftSettings: strict),
     .target(
-      name: "RigHost", dependencies: ["RigSupport", .product(name: "NetFront", package: "swift-xen")],
+      name: "RigHost", dependencies: platform + ["RigSupport", netFront],
       swiftSettings: strict),
-    .executableTarget(name: "net-front-ping", dependencies: ["RigHost"], swiftSettings: strict),
-    .executableTarget(name: "net-front-features", dependencies: ["RigHost"], swiftSettings: strict),
-    .executableTarget(name: "udp-echo-check", dependencies: ["RigSupport"], swiftSettings: strict),
+    .executableTarget(
+      name: "net-front-ping", dependencies: platform + ["RigHost", "RigSupport", netFront], swiftSettings: strict),
+    .executableTarget(
+      name: "net-front-features", dependencies: platform + ["RigHost", "RigSupport", netFront], swiftSettings: strict),
+    .executableTarget(name: "udp-echo-check", dependencies: platform + ["RigSupport"], swiftSettings: strict),
   ]
 )
