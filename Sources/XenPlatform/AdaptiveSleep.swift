@@ -25,8 +25,13 @@ public struct AdaptiveSleep: Sendable {
   /// The clock is a system call on many a Xen, and what a thread waits for changes rarely.
   private static let sleepsPerMeasurement = 8
 
-  /// How often memory is looked at before others may have the processor: a hundred nanoseconds.
-  private static let looksPerYield = 2
+  /// How often memory is looked at before others may have the processor: for some hundred nanoseconds where nobody else wanted it the
+  /// last time, since to give way in vain takes longer than that; else once, since the other end may be the one that wants it.
+  private static let mostLooksPerYield = 16
+  private static let fewestLooksPerYield = 1
+  private var looksPerYield = fewestLooksPerYield
+  /// A yield that takes as long, in nanoseconds, has let somebody else in.
+  private static let sharingYield: UInt64 = 1_000
   /// After how many waits in a row that found something in memory at once the descriptors are looked at, too: so what comes by a
   /// descriptor is found however much there is to do in memory.
   package static let waitsPerPoll = 8
@@ -83,14 +88,16 @@ public struct AdaptiveSleep: Sendable {
     let start = Uptime.now.nanoseconds
     var now = start
     repeat {
-      for _ in 0..<Self.looksPerYield {
+      for _ in 0..<looksPerYield {
         if hasWork() { return true }
         shared_memory_pause()
       }
       let looked = now
       sched_yield()
       now = Uptime.now.nanoseconds
-      if gaveWay(forNanoseconds: now &- looked) { return false }
+      let yielded = now &- looked
+      looksPerYield = yielded < Self.sharingYield ? Self.mostLooksPerYield : Self.fewestLooksPerYield
+      if gaveWay(forNanoseconds: yielded) { return false }
       // Whoever had the processor may have been the other end: then there is no need to ask the kernel.
       if hasWork() { return true }
       if poll(&descriptors) { return true }
