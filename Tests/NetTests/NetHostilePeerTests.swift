@@ -217,19 +217,19 @@ struct NetHostileBackendTests {
     let pair = try pair()
     try sendOne(pair)
     try sendOne(pair)
-    _ = try backend.txRequests()
-    backend.answer(NetIfTxResponse(id: 1, status: 0))
-    backend.answer(NetIfTxResponse(id: 1, status: 0))
-    #expect(try refusal(pair) == "22 the backend answered tx request 1, which is not in flight")
+    let id = try backend.txRequests()[1].id
+    backend.answer(NetIfTxResponse(id: id, status: 0))
+    backend.answer(NetIfTxResponse(id: id, status: 0))
+    #expect(try refusal(pair) == "22 the backend answered tx request \(id), which is not in flight")
   }
 
   @Test func transmitResponsesMayComeInAnyOrderAndWithErrors() throws {
     let pair = try pair()
     for _ in 0..<3 { try sendOne(pair) }
-    _ = try backend.txRequests()
-    backend.answer(NetIfTxResponse(id: 2, status: 0))
-    backend.answer(NetIfTxResponse(id: 0, status: NetIf.Status.error))
-    backend.answer(NetIfTxResponse(id: 1, status: NetIf.Status.dropped))
+    let ids = try backend.txRequests().map(\.id)
+    backend.answer(NetIfTxResponse(id: ids[2], status: 0))
+    backend.answer(NetIfTxResponse(id: ids[0], status: NetIf.Status.error))
+    backend.answer(NetIfTxResponse(id: ids[1], status: NetIf.Status.dropped))
     pair.pollCard()
     let counts = pair.card.statistics.tx
     #expect(counts.packets == 1 && counts.errors == 1 && counts.drops == 1)
