@@ -39,9 +39,10 @@ struct NetFrontTransmit: ~Copyable {
   /// The page of a frame no longer than this is brought near when it comes back, many of them at a time. A longer one has more lines
   /// than can be on their way at once: they are brought near while the frame before it is written.
   private static let shortByteCount = 128
-  /// Pages are used in steps of so many, a prime number, and not one behind the other: short frames go faster so, maybe since no
-  /// processor that reads them foresees the next page, and takes from us a line that we are about to write.
-  private static let pageStep = 37
+  /// Pages are used in steps of so many, 37 where there are 256, and not one behind the other: short frames go faster so, maybe since
+  /// no processor that reads them foresees the next page, and takes from us a line that we are about to write. A prime number that is
+  /// larger than any pool, so that each page has its turn.
+  private static let pageStep = 293
   /// Frames put and not yet answered, and the extra infos that went with them or with others.
   private(set) var inFlightCount = 0
   private var extraInfosInFlight = 0
@@ -55,11 +56,10 @@ struct NetFrontTransmit: ~Copyable {
   init(
     ring: consuming FrontRing<NetIfTxRequest, NetIfTxResponse>, pages: consuming NetFrontPages, isUntrusted: Bool
   ) {
-    precondition(pages.count <= ring.entryCount, "no more pages than slots")
+    precondition(pages.count <= ring.entryCount && pages.count < Self.pageStep, "no more pages than slots")
     entries = PlainArray(repeating: .idle, count: pages.count)
     freePages = PlainArray(capacity: pages.count)
-    let step = pages.count % Self.pageStep == 0 ? 1 : Self.pageStep
-    for number in (0..<pages.count).reversed() { freePages.append(UInt16(number * step % pages.count)) }
+    for number in (0..<pages.count).reversed() { freePages.append(UInt16(number * Self.pageStep % pages.count)) }
     self.ring = ring
     self.pages = pages
     self.isUntrusted = isUntrusted

@@ -29,7 +29,7 @@ public struct AdaptiveSleep: Sendable {
   /// last time, since to give way in vain takes longer than that; else once, since the other end may be the one that wants it.
   private static let mostLooksPerYield = 16
   private static let fewestLooksPerYield = 1
-  private var looksPerYield = fewestLooksPerYield
+  package private(set) var looksPerYield = fewestLooksPerYield
   /// A yield that takes as long, in nanoseconds, has let somebody else in.
   private static let sharingYield: UInt64 = 1_000
   /// After how many waits in a row that found something in memory at once the descriptors are looked at, too: so what comes by a
@@ -95,9 +95,7 @@ public struct AdaptiveSleep: Sendable {
       let looked = now
       sched_yield()
       now = Uptime.now.nanoseconds
-      let yielded = now &- looked
-      looksPerYield = yielded < Self.sharingYield ? Self.mostLooksPerYield : Self.fewestLooksPerYield
-      if gaveWay(forNanoseconds: yielded) { return false }
+      if gaveWay(forNanoseconds: now &- looked) { return false }
       // Whoever had the processor may have been the other end: then there is no need to ask the kernel.
       if hasWork() { return true }
       if poll(&descriptors) { return true }
@@ -151,6 +149,7 @@ public struct AdaptiveSleep: Sendable {
   ///
   /// - Returns: whether others keep the processor. It is not looked for a while then.
   package mutating func gaveWay(forNanoseconds yielded: UInt64) -> Bool {
+    looksPerYield = yielded < Self.sharingYield ? Self.mostLooksPerYield : Self.fewestLooksPerYield
     guard yielded >= crowdedYield else {
       yieldsSinceLong = min(yieldsSinceLong + 1, Self.yieldsToForget)
       return false

@@ -131,6 +131,30 @@ import XenPlatform
     #expect(count <= AdaptiveSleep.waitsPerPoll)
   }
 
+  /// Whoever had the processor meanwhile may have been the other end.
+  @Test func memoryIsLookedAtOnceMoreBeforeDescriptorsAre() throws {
+    let wakeup = try Wakeup()
+    wakeup.signal()
+    var waits = [pollfd(fd: wakeup.descriptor, events: Int16(POLLIN), revents: 0)]
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
+    for _ in 0..<100 { sleep.adapt(to: 0) }
+    var lookCount = 0
+    let isFound = sleep.wait(for: &waits, timeout: -1) {
+      lookCount += 1
+      return lookCount == 2
+    }
+    #expect(isFound && lookCount == 2 && waits[0].revents == 0)
+  }
+
+  @Test func whoeverHasAProcessorForItselfLooksLongerBeforeItGivesWay() {
+    var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
+    #expect(sleep.looksPerYield == 1)
+    for (yielded, count) in [(999, 16), (1_000, 1), (2_000_000, 1), (0, 16)] as [(UInt64, Int)] {
+      let isCrowded = sleep.gaveWay(forNanoseconds: yielded)
+      #expect(!isCrowded && sleep.looksPerYield == count)
+    }
+  }
+
   @Test func whatIsFoundInMemoryNeedsNoDescriptor() {
     var sleep = AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max)
     for _ in 0..<100 { sleep.adapt(to: 0) }
