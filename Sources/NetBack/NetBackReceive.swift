@@ -75,28 +75,24 @@ struct NetBackReceive: ~Copyable {
     var available = try ring.available()
     ring.expectRequests(UInt32(clamping: limit))
     var frameCount = 0
+    // The guest takes all groups, and wants no headroom.
     let isPlain = headroom == 0 && !groups.isFiltering
     while frameCount < waiting.count, ring.slotCount < limit {
-      let frame = waiting[frameCount]
-      if isPlain, available > 0, goesWhole(frame) {
-        ring.give(whole: frame.bytes, flags: NetIf.RxFlag.flags(for: frame.metadata.checksum))
-        available &-= 1
-      } else if !add(frame, &available, limit) {
-        break
+      if isPlain {
+        let count = ring.giveWhole(
+          waiting, from: frameCount, limit: min(available, limit &- ring.slotCount),
+          takesBlankChecksums: takes.offloads.takesEveryBlankChecksum)
+        frameCount &+= count
+        available &-= count
+        if count > 0 { continue }
       }
+      guard add(waiting[frameCount], &available, limit) else { break }
       frameCount &+= 1
     }
     guard frameCount > 0 || ring.frameCount > 0 else { return 0 }
     let taken = ring.finish(&givenCounts, segmentedCount: &segmentedCount)
     waiting.removeFirst(frameCount)
     return taken
-  }
-
-  /// Whether it is one page as it is, and nothing goes with it, where the guest takes all groups and wants no headroom: as most are.
-  @inline(__always) private func goesWhole(_ frame: NetworkFrame) -> Bool {
-    let metadata = frame.metadata
-    return frame.bytes.count <= xenPageSize && metadata == NetPacketMetadata(checksum: metadata.checksum)
-      && (metadata.checksum != .blank || takes.offloads.takesEveryBlankChecksum)
   }
 
   /// Puts a frame into requests, or drops it.

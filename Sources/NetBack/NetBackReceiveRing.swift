@@ -21,18 +21,18 @@ struct NetBackReceiveRing: ~Copyable {
   private var ring: BackRing<NetIfRxRequest, NetIfRxResponse>
   private let grants: any GrantTable
   private let frontend: DomainID
-  // In ring order. Of each request the id; of frames those that are not whole in one.
+  // In ring order. Of each request the id; and the frames that are not whole in one request, and how many those fill.
   private var ids: PlainArray<UInt16>
   private var otherFrames: PlainArray<Frame>
+  private var otherSlotCount = 0
   private var copies: PlainArray<GrantCopy>
   /// What there is to count if all goes well.
-  private var givenCounts = NetCounts()
   private var givenSegmentedCount: UInt64 = 0
 
   init(_ ring: consuming BackRing<NetIfRxRequest, NetIfRxResponse>, grants: any GrantTable, frontend: DomainID) {
     // A batch takes no more requests than the ring has. A page has two copies where a segment's headers end in it.
     let slotCount = ring.entryCount
-    ids = PlainArray(capacity: slotCount)
+    ids = PlainArray(repeating: 0, count: slotCount)
     otherFrames = PlainArray(capacity: slotCount)
     copies = PlainArray(capacity: 2 * slotCount)
     self.ring = ring
@@ -43,11 +43,12 @@ struct NetBackReceiveRing: ~Copyable {
   var dump: String { ring.dump() }
 
   /// How many requests the batch has filled, with how many frames or segments.
-  var slotCount: Int { ids.count }
-  var frameCount: Int { Int(givenCounts.packets) }
+  var slotCount: Int { Int(ring.unpushedCount) }
+  var frameCount: Int { slotCount - otherSlotCount + otherFrames.count }
 
-  /// How many more requests there are.
+  /// How many more requests there are, for a batch that begins.
   mutating func available() throws(DeviceError) -> Int {
+    precondition(!ring.hasUnpushed, "what is not pushed is the batch's")
     do throws(RingViolation) { return Int(try ring.available()) } catch { throw violation(error) }
   }
 
@@ -56,15 +57,30 @@ struct NetBackReceiveRing: ~Copyable {
 
   // MARK: Filling requests; the caller has seen that as many are there as the frame takes
 
-  /// Fills one request with a frame that is no longer than a page, and nothing else.
-  @inline(__always) mutating func give(whole frame: SharedBytes, flags: UInt16) {
-    let request = next()
-    copies.append(
-      GrantCopy(
-        .toGrant, local: frame, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
-    ids.append(request.id)
-    ring.put(NetIfRxResponse(id: request.id, flags: flags, status: Int16(frame.count)))
-    givenCounts.count(packetOf: frame.count)
+  /// Fills a request each with frames of the line that are whole in one, as most are, up to the first that is not.
+  ///
+  /// - Parameters:
+  ///   - first: how many others come before the first of them.
+  ///   - limit: how many at most.
+  ///   - takesBlankChecksums: whether the guest does.
+  /// - Returns: how many they were.
+  mutating func giveWhole(
+    _ line: borrowing FrameQueue, from first: Int, limit: Int, takesBlankChecksums: Bool
+  ) -> Int {
+    let (frontend, firstSlot) = (frontend, slotCount)
+    var index = first
+    let count = ring.answer(upTo: UInt32(clamping: min(line.count &- first, limit))) { request in
+      let frame = line[index]
+      guard frame.isWhole(takesBlankChecksums) else { return nil }
+      ids[firstSlot &+ index &- first] = request.id
+      index &+= 1
+      copies.append(
+        GrantCopy(
+          .toGrant, local: frame.bytes, reference: GrantReference(rawValue: request.gref), of: frontend, offset: 0))
+      return NetIfRxResponse(
+        id: request.id, flags: NetIf.RxFlag.flags(for: frame.metadata.checksum), status: Int16(frame.bytes.count))
+    }
+    return Int(count)
   }
 
   /// Fills requests with a frame: one for each page, behind the headroom in the first one, and one for each extra info (io/netif.h,
@@ -74,8 +90,8 @@ struct NetBackReceiveRing: ~Copyable {
   ///   - head: the frame, or its headers.
   ///   - body: what follows where these are all that `head` has.
   mutating func give(_ head: SharedBytes, _ body: SharedBytes, _ metadata: NetPacketMetadata, headroom: Int) {
-    let (firstSlot, firstCopy, byteCount) = (slotCount, copies.count, head.count + body.count)
     let flags = NetIf.RxFlag.flags(for: metadata.checksum)
+    let (firstSlot, firstCopy) = (slotCount, copies.count)
     let (segmentation, hash) = (metadata.segmentation, metadata.hash)
     var following = (segmentation == nil ? 0 : 1) + (hash == nil ? 0 : 1) + (headroom > 0 ? 1 : 0)
     var rest = (head: head, body: body)
@@ -92,12 +108,13 @@ struct NetBackReceiveRing: ~Copyable {
       Frame(
         slot: firstSlot, slotCount: UInt8(slotCount - firstSlot), copyCount: UInt8(copies.count - firstCopy),
         isSegmented: segmentation != nil))
-    givenCounts.count(packetOf: byteCount)
+    otherSlotCount += slotCount - firstSlot
     if segmentation != nil { givenSegmentedCount &+= 1 }
   }
 
   @inline(__always) private mutating func next() -> NetIfRxRequest {
     guard let request = ring.next() else { preconditionFailure("as many requests as the frame takes") }
+    ids[slotCount] = request.id
     return request
   }
 
@@ -119,22 +136,17 @@ struct NetBackReceiveRing: ~Copyable {
         rest = (rest.body, .none)
       }
     }
-    put(
+    ring.put(
       NetIfRxResponse(
         id: request.id, offset: UInt16(offset), flags: rest.head.count > 0 ? flags | NetIf.RxFlag.moreData : flags,
-        status: Int16(end - offset)), for: request)
+        status: Int16(end - offset)))
   }
 
   /// - Parameter following: how many extra infos there are from this one on.
   private mutating func fillSlot(with info: NetExtraInfo, _ following: inout Int) {
-    let request = next()
+    _ = next()
     following -= 1
-    put(NetIfExtraInfo(info, hasMore: following > 0).receiveSlot, for: request)
-  }
-
-  private mutating func put(_ response: NetIfRxResponse, for request: NetIfRxRequest) {
-    ring.put(response)
-    ids.append(request.id)
+    ring.put(NetIfExtraInfo(info, hasMore: following > 0).receiveSlot)
   }
 
   // MARK: Ending the batch
@@ -148,24 +160,29 @@ struct NetBackReceiveRing: ~Copyable {
   mutating func finish(_ counts: inout NetCounts, segmentedCount: inout UInt64) -> Int {
     let grants = grants
     copies.withMutableSpan { grants.copy(&$0) }
-    if areAllCopied {
-      counts += givenCounts
+    if let byteCount = copiedByteCount {
+      counts.packets &+= UInt64(frameCount)
+      counts.bytes &+= UInt64(byteCount)
       segmentedCount &+= givenSegmentedCount
     } else {
       answerAnew(&counts, &segmentedCount)
     }
     let taken = slotCount
-    ids.removeAll()
     otherFrames.removeAll()
     copies.removeAll()
-    (givenCounts, givenSegmentedCount) = (NetCounts(), 0)
+    (otherSlotCount, givenSegmentedCount) = (0, 0)
     return taken
   }
 
-  private var areAllCopied: Bool {
+  /// How many bytes were copied; nil when one copy failed.
+  private var copiedByteCount: Int? {
     copies.withSpan { copies in
-      for index in copies.indices where copies[index].status != .okay { return false }
-      return true
+      var count = 0
+      for index in copies.indices {
+        guard copies[index].status == .okay else { return nil }
+        count &+= Int(copies[index].count)
+      }
+      return count
     }
   }
 
@@ -204,6 +221,14 @@ struct NetBackReceiveRing: ~Copyable {
 
   private func violation(_ fault: RingViolation) -> DeviceError {
     .protocolViolation("\(NetRingViolation(.rx, fault))")
+  }
+}
+
+extension NetworkFrame {
+  /// Whether it is no longer than a page, and goes as it is to a guest that takes blank checksums, or does not, with nothing behind it.
+  @inline(__always) fileprivate func isWhole(_ takesBlankChecksums: Bool) -> Bool {
+    bytes.count <= xenPageSize && metadata == NetPacketMetadata(checksum: metadata.checksum)
+      && (metadata.checksum != .blank || takesBlankChecksums)
   }
 }
 

@@ -33,6 +33,10 @@ struct NetFrontReceive: ~Copyable {
   /// How many responses are brought near at once: as many as a backend's turn has.
   private static let expectedCount: UInt32 = 128
 
+  /// After how many responses the backend is shown the pages that have come back, a power of two: it fills them while we hand over
+  /// the frames that come next.
+  private static let responsesPerPush = 32
+
   /// Where frames of a backend that is not trusted are copied to before anybody looks at them; nil for one that is.
   private let bounce: NetFrontBounce?
 
@@ -87,32 +91,35 @@ struct NetFrontReceive: ~Copyable {
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
-  /// Hands over every frame that is there: at most as many as the ring has slots, since the backend sees the pages that
-  /// come back only with the next push. A frame whose last slot has not come waits for it.
+  /// Hands over every frame that is there: at most twice as many as the ring has slots, since after so many responses the backend
+  /// sees the pages that come back only when we are done. A frame whose last slot has not come waits for it.
   ///
   /// - Parameter looks: whether the caller goes on looking, and wants no event.
   /// - Returns: how many there were, and whether the backend is to be told of the pages that it has back.
   mutating func poll(
     looks: Bool, _ body: (borrowing NetFrontFrame) -> Void
   ) throws(DeviceError) -> (frameCount: Int, notifies: Bool) {
-    var received = 0
+    var (received, taken, notifies) = (0, 0, false)
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
       while true {
         let slot = UInt16(truncatingIfNeeded: ring.responseSlot)
         guard let response = ring.next() else { break }
+        taken &+= 1
         if takeWhole(response, in: slot, body) {
-          received += 1
+          received &+= 1
         } else if try take(response, in: slot) {
           if let bounce { bounce.handOver(frame, body) } else { body(frame) }
           counts.count(packetOf: frame.byteCount)
           if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
-          received += 1
+          received &+= 1
           endFrame()
         }
+        if taken & (Self.responsesPerPush - 1) == 0, taken <= ring.entryCount, pushAndCheckNotify() { notifies = true }
       }
     }
-    return (received, pushAndCheckNotify())
+    if pushAndCheckNotify() { notifies = true }
+    return (received, notifies)
   }
 
   /// Hands over a frame of one slot, as most are: put together with what we hold of others, and read there at once, it would

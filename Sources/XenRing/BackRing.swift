@@ -64,7 +64,8 @@ import XenPlatform
   @inlinable public var requestIndex: RingIndex { requestsConsumed }
   @inlinable public var responseIndex: RingIndex { responsesProduced }
 
-  /// Whether responses have been put since the last push.
+  /// How many responses have been put since the last push, and whether any has.
+  @inlinable public var unpushedCount: UInt32 { responsesProduced.distance(from: responsesPushed) }
   @inlinable public var hasUnpushed: Bool { responsesProduced != responsesPushed }
 
   /// Where both requests and responses go on: what another ``init(attaching:at:)`` takes up this ring with.
@@ -115,6 +116,32 @@ import XenPlatform
     precondition(responsesProduced != requestsConsumed, "more responses than requests")
     page.put(response, at: responsesProduced, stride: Self.stride)
     responsesProduced.advance()
+  }
+
+  /// Takes requests that passed the check, and answers each at once, in its own slot. The indices stay in registers meanwhile: for
+  /// a back end that has many requests to answer, and none in flight.
+  ///
+  /// - Parameters:
+  ///   - count: how many at most.
+  ///   - body: gives the response to a request; nil leaves the request where it is, and ends it.
+  /// - Returns: how many were answered.
+  /// - Precondition: ``inFlightCount`` is zero.
+  @inlinable @inline(__always) public mutating func answer(
+    upTo count: UInt32, _ body: (_ request: Request) -> Response?
+  ) -> UInt32 {
+    precondition(inFlightCount == 0, "each response stands in its request's slot")
+    let limit = min(count, requestsChecked.distance(from: requestsConsumed))
+    let (page, start) = (page, requestsConsumed)
+    var answered: UInt32 = 0
+    while answered < limit {
+      let index = start.advanced(by: answered)
+      guard let response = body(page.take(Request.self, at: index, stride: Self.stride)) else { break }
+      page.put(response, at: index, stride: Self.stride)
+      answered &+= 1
+    }
+    requestsConsumed = start.advanced(by: answered)
+    responsesProduced = requestsConsumed
+    return answered
   }
 
   /// Puts another response in place of one that has not been pushed, and so has not been shown to anybody.

@@ -43,9 +43,17 @@ import XenPlatform
     atomicMemoryFence(ordering: .sequentiallyConsistent)
   }
 
+  /// Whether a slot is one aligned word, which is read by one load and written by one store: so no barrier is needed that would
+  /// have whatever the caller holds in registers written to memory, and field for field no stores.
+  @inlinable @inline(__always) static func isWord(_ size: Int, stride: Int) -> Bool { size == 8 && stride == 8 }
+
   /// Copies a slot out exactly once: after the barrier the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
   @inlinable func take<Entry: BitwiseCopyable>(_ type: Entry.Type, at index: RingIndex, stride: Int) -> Entry {
     // Safe: the mask keeps the offset below entryCount * stride, which the region holds; any bytes are a valid Entry.
+    if Self.isWord(MemoryLayout<Entry>.size, stride: stride) {
+      let word = unsafe (baseAddress + slotOffset(index, stride: stride)).assumingMemoryBound(to: Atomic<UInt64>.self)
+      return unsafe unsafeBitCast(word.pointee.load(ordering: .relaxed), to: Entry.self)
+    }
     // The copy outlives the call that is given its address.
     var entry = unsafe (baseAddress + slotOffset(index, stride: stride)).loadUnaligned(as: Entry.self)
     // A large entry is copied to memory whole: held in registers, every field would be loaded here, wanted or not.
@@ -58,6 +66,10 @@ import XenPlatform
     // Safe: as in `take`.
     let slot = unsafe baseAddress + slotOffset(index, stride: stride)
     let size = MemoryLayout<Entry>.size
+    if Self.isWord(size, stride: stride) {
+      unsafe slot.storeBytes(of: unsafe unsafeBitCast(entry, to: UInt64.self), as: UInt64.self)
+      return
+    }
     unsafe slot.storeBytes(of: entry, as: Entry.self)
     if size < stride { unsafe (slot + size).initializeMemory(as: UInt8.self, repeating: 0, count: stride - size) }
   }

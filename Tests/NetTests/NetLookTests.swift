@@ -108,4 +108,37 @@ struct NetLookTests {
     let isNotified = backend.answer(NetIfTxResponse(id: last.id, status: NetIf.Status.okay))
     #expect(isNotified)
   }
+
+  /// The pages of the first frames are the backend's again while the others are handed over: it fills them meanwhile.
+  @Test(arguments: [false, true]) func theBackendSeesPagesThatHaveComeBackBeforeAllFramesAreHandedOver(looks: Bool)
+    throws
+  {
+    let backend = RawNetBackend()
+    let pair = try NetPair(backend: backend)
+    #expect(pair.scheduler.run { pair.card.isConnected })
+    let requests = try backend.rxRequests()
+    for request in requests.prefix(100) { backend.answer(NetIfRxResponse(id: request.id, status: 64)) }
+    var seen: [Int] = []
+    pair.card.poll(looks: looks) { _ in seen.append((try? backend.rxRequests().count) ?? -1) }
+    #expect(seen.count == 100 && seen.allSatisfy { $0 == 0 || $0 == 32 })
+    #expect(seen.enumerated().filter { $1 > 0 }.map(\.offset) == [32, 64, 96])
+    #expect(try backend.rxRequests().count == 4)
+  }
+
+  /// Else a backend that is quick enough would keep its frontend for ever.
+  @Test(arguments: [false, true]) func aPollEndsThoughTheBackendFillsEachPageAtOnce(looks: Bool) throws {
+    let backend = RawNetBackend()
+    let pair = try NetPair(backend: backend)
+    #expect(pair.scheduler.run { pair.card.isConnected })
+    let requests = try backend.rxRequests()
+    for request in requests { backend.answer(NetIfRxResponse(id: request.id, status: 64)) }
+    var received = 0
+    pair.card.poll(looks: looks) { _ in
+      received += 1
+      for request in (try? backend.rxRequests()) ?? [] { backend.answer(NetIfRxResponse(id: request.id, status: 64)) }
+    }
+    #expect(requests.count == 256 && received == 512)
+    // Nothing is lost: the pages are shown when the poll is over.
+    #expect(try backend.rxRequests().count == 256)
+  }
 }

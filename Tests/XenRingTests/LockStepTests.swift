@@ -51,7 +51,8 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
   enum Operation: CaseIterable {
     case putRequest, pushRequests, pushRequestsAndCheck, lookForResponses, takeResponse, checkForResponses
     case setResponseEvent
-    case lookForRequests, takeRequest, putResponse, pushResponses, pushResponsesAndCheck, checkForRequests
+    case lookForRequests, takeRequest, putResponse, answerRequests, pushResponses, pushResponsesAndCheck,
+      checkForRequests
     case setRequestEvent
 
     /// Each of these moves one message; they come in bursts, or a large ring would never fill and never drain.
@@ -159,6 +160,9 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
       let response = Message<responseSize>(using: &generator)
       pair.back.put(response)
       oracle.putResponse(response)
+    case .answerRequests:
+      guard ring_oracle_in_flight(oracle.ring) == 0, requestsFound > 0 else { return false }
+      try answerRequests()
     case .pushResponses:
       pair.back.push()
       ring_oracle_push_responses(oracle.ring)
@@ -177,6 +181,27 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
       try agree(enough, requestsFound >= ahead, "wakes differ", operation)
     }
     return true
+  }
+
+  /// Has our ring answer many requests at once, and the macros one by one; nil ends it at any place.
+  private mutating func answerRequests() throws {
+    let limit = UInt32.random(in: 0...requestsFound + 2, using: &generator)
+    let end = UInt32.random(in: 0...requestsFound + 2, using: &generator)
+    let responses = (0..<requestsFound).map { _ in Message<responseSize>(using: &generator) }
+    var requests: [Message<requestSize>] = []
+    let answered = pair.back.answer(upTo: limit) { request in
+      if requests.count == end { return nil }
+      requests.append(request)
+      return responses[requests.count - 1]
+    }
+    try agree(answered, min(limit, end, requestsFound), "answered counts differ", .answerRequests)
+    try agree(requests.count, Int(answered), "a request was lost", .answerRequests)
+    for number in 0..<Int(answered) {
+      let expected: Message<requestSize> = oracle.takeRequest()
+      try agree(requests[number] == expected, true, "requests differ", .answerRequests)
+      oracle.putResponse(responses[number])
+    }
+    requestsFound -= answered
   }
 
   /// Compares everything that either side can be asked without changing it.

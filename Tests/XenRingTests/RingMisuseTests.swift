@@ -32,6 +32,22 @@ struct RingMisuseTests {
     }
   }
 
+  @Test func toAnswerAtOnceWhileARequestIsInFlightTraps() async {
+    await #expect(processExitsWith: .failure) {
+      var pair = DiskPair(at: .max)
+      pair.request(0..<3)
+      try pair.take(1)
+      _ = pair.back.answer(upTo: 2) { _ in Message(1) }
+    }
+    await #expect(processExitsWith: .success) {
+      var pair = DiskPair(at: .max)
+      pair.request(0..<3)
+      try pair.take(1)
+      pair.respond(0..<1)
+      _ = pair.back.answer(upTo: 2) { _ in Message(1) }
+    }
+  }
+
   @Test func regionTooSmallForOneSlotTraps() async {
     await #expect(processExitsWith: .failure) {
       _ = FrontRing<Message<4033>, Message<4>>(initialising: PrivatePages(pageCount: 1).region())
