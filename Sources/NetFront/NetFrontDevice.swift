@@ -88,16 +88,14 @@
   public func send(
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()
   ) throws(NetFrontError) {
-    var fault: NetFrontError?
     // Safe: `queues` holds it, and nothing that sending does lets go of that.
-    let isSent = unsafe sender?._withUnsafeGuaranteedRef { queues in
-      do throws(NetFrontError) { return try queues.send(frame, metadata) } catch {
-        fault = error
-        return false
-      }
-    }
-    if isSent == true { return }
-    if let fault { throw fault }
+    if let sender = unsafe sender, unsafe sender._withUnsafeGuaranteedRef({ $0.send(frame, metadata) }) { return }
+    try sendAny(frame, metadata)
+  }
+
+  /// The same for a frame that is not as most are, or cannot be sent: what is wrong comes out here.
+  // No part of what most frames take, and so nothing that it would have to keep for this.
+  @inline(never) private func sendAny(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) throws(NetFrontError) {
     guard let queues else { throw .notConnected }
     try check(byteCount: frame.count, isSegmented: metadata.segmentation != nil)
     if let segmentation = metadata.segmentation, !offloads.contains(NetOffloads(cutting: segmentation.kind)) {

@@ -29,11 +29,13 @@ import NetIf
   /// - Parameter others: has its pieces but the first one, as many as ``append(_:)`` has been told of; lives as long as the frame.
   @unsafe init(others: UnsafePointer<SharedBytes>) { unsafe self.others = others }
 
-  /// A frame of one slot.
-  @inline(__always) init(_ bytes: SharedBytes, _ checksum: NetPacketMetadata.Checksum) {
+  /// Frames of one slot, one after the other.
+  @inline(__always) init() { unsafe others = nil }
+
+  /// The next one, in the place of the one before.
+  @inline(__always) mutating func become(_ bytes: SharedBytes, _ checksum: NetPacketMetadata.Checksum) {
     (first, fragmentCount, byteCount) = (bytes, 1, bytes.count)
-    unsafe others = nil
-    metadata.checksum = checksum
+    metadata = NetPacketMetadata(checksum: checksum)
   }
 
   /// The frame in one piece.

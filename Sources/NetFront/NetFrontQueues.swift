@@ -57,12 +57,14 @@ final class NetFrontQueues {
 
   /// Puts a frame that need not be cut, and is neither too short nor too long: most frames.
   ///
-  /// - Returns: false for any other one.
-  @inline(__always) func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) throws(NetFrontError) -> Bool {
+  /// - Returns: false for any other one, and when there is no room, or the frame cannot be finished.
+  func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) -> Bool {
     guard metadata.segmentation == nil, frame.count >= NetIf.headerByteCount, frame.count <= maxFrameByteCount else {
       return false
     }
-    try put(frame, NetFrontTxForm(frame, metadata, offloads: offloads))
+    do throws(NetFrontError) { try put(frame, NetFrontTxForm(frame, metadata, offloads: offloads)) } catch {
+      return false
+    }
     return true
   }
 

@@ -33,9 +33,9 @@ struct NetFrontReceive: ~Copyable {
   /// How many responses are brought near at once: as many as a backend's turn has.
   private static let expectedCount: UInt32 = 128
 
-  /// After how many responses the backend is shown the pages that have come back, a power of two: it fills them while we hand over
+  /// How many pages that have come back the backend is shown at once, before all frames are handed over: it fills them while we hand over
   /// the frames that come next.
-  private static let responsesPerPush = 32
+  private static let responsesPerPush: UInt32 = 32
 
   /// Where frames of a backend that is not trusted are copied to before anybody looks at them; nil for one that is.
   private let bounce: NetFrontBounce?
@@ -78,10 +78,7 @@ struct NetFrontReceive: ~Copyable {
     for page in UInt16(first)..<UInt16(pages.count) { post(page) }
   }
 
-  private mutating func post(_ page: UInt16) { postInPlace(page) }
-
-  /// The same, without a call, for the frames of one slot.
-  @inline(__always) private mutating func postInPlace(_ page: UInt16) {
+  private mutating func post(_ page: UInt16) {
     if bounce != nil { pages[page].bytes.zero() }
     let slot = ring.requestSlot
     postedPages[slot] = page
@@ -102,41 +99,56 @@ struct NetFrontReceive: ~Copyable {
     var (received, taken, notifies) = (0, 0, false)
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
-      while true {
+      while ring.checkedCount > 0 {
+        // The first slot of a frame may be all of it.
+        let count = bounce == nil && !extraInfoFollows && !fragmentFollows ? takeWhole(body) : 0
+        received &+= count
+        taken &+= count
         let slot = UInt16(truncatingIfNeeded: ring.responseSlot)
-        guard let response = ring.next() else { break }
-        taken &+= 1
-        if takeWhole(response, in: slot, body) {
-          received &+= 1
-        } else if try take(response, in: slot) {
-          if let bounce { bounce.handOver(frame, body) } else { body(frame) }
-          counts.count(packetOf: frame.byteCount)
-          if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
-          received &+= 1
-          endFrame()
+        if count == 0, let response = ring.next() {
+          taken &+= 1
+          if try take(response, in: slot) {
+            if let bounce { bounce.handOver(frame, body) } else { body(frame) }
+            counts.count(packetOf: frame.byteCount)
+            if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
+            received &+= 1
+            endFrame()
+          }
         }
-        if taken & (Self.responsesPerPush - 1) == 0, taken <= ring.entryCount, pushAndCheckNotify() { notifies = true }
+        if ring.unpushedCount >= Self.responsesPerPush, taken <= ring.entryCount { push(&notifies) }
       }
     }
-    if pushAndCheckNotify() { notifies = true }
+    if ring.hasUnpushed { push(&notifies) }
     return (received, notifies)
   }
 
-  /// Hands over a frame of one slot, as most are: put together with what we hold of others, and read there at once, it would
-  /// have to wait until all that was written to the ring before it has left the processor.
+  @inline(__always) private mutating func push(_ notifies: inout Bool) {
+    notifies = ring.pushAndCheckNotify() || notifies
+  }
+
+  /// Hands over frames of one slot each, as most are, up to the first response that is something else, and asks for a frame in each
+  /// of their pages again. Each is handed over in the same place: put together with what we hold of others, and read there at once,
+  /// it would have to wait until all that was written to the ring before it has left the processor.
   ///
-  /// - Returns: false when the response is something else, and nothing has been done.
-  private mutating func takeWhole(
-    _ response: NetIfRxResponse, in slot: UInt16, _ body: (borrowing NetFrontFrame) -> Void
-  ) -> Bool {
-    guard !extraInfoFollows, !fragmentFollows, let fragment = agreement.whole(response, in: slot) else { return false }
-    let page = postedPages[Int(slot)]
-    let frame = NetFrontFrame(
-      pages[page].bytes.slice(from: fragment.offset, count: fragment.byteCount), fragment.checksum)
-    if let bounce { bounce.handOver(frame, body) } else { body(frame) }
-    counts.count(packetOf: fragment.byteCount)
-    postInPlace(page)
-    return true
+  /// - Returns: how many there were; a few at a time.
+  private mutating func takeWhole(_ body: (borrowing NetFrontFrame) -> Void) -> Int {
+    let agreement = agreement
+    var frame = NetFrontFrame()
+    var byteCount = 0
+    let count = ring.renew(upTo: Self.responsesPerPush) { response, slot, requestSlot in
+      // Safe to cut: a ring of such slots has fewer than 65536.
+      guard let fragment = agreement.whole(response, in: UInt16(truncatingIfNeeded: slot)) else { return nil }
+      let number = postedPages[slot]
+      let page = pages[number]
+      frame.become(page.bytes.slice(from: fragment.offset, count: fragment.byteCount), fragment.checksum)
+      body(frame)
+      byteCount &+= fragment.byteCount
+      postedPages[requestSlot] = number
+      return NetIfRxRequest(id: UInt16(truncatingIfNeeded: requestSlot), gref: page.reference)
+    }
+    counts.packets &+= UInt64(count)
+    counts.bytes &+= UInt64(byteCount)
+    return Int(count)
   }
 
   /// - Returns: whether a frame is complete now. One that is lost is not, and has been counted.
@@ -221,7 +233,7 @@ struct NetFrontReceive: ~Copyable {
   /// Whether a response is there.
   var hasWork: Bool { ring.hasUnconsumed() }
 
-  private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
+  @inline(__always) private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
     do throws(RingViolation) { return looks ? try ring.available() > 0 : try ring.finalCheck() } catch {
       throw .protocolViolation("\(NetRingViolation(.rx, error))")
     }

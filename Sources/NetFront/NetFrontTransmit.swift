@@ -102,16 +102,16 @@ struct NetFrontTransmit: ~Copyable {
   }
 
   /// A frame of one slot, as most are.
-  private mutating func putWhole(
+  @inline(__always) private mutating func putWhole(
     _ frame: Span<UInt8>, flags: UInt16, _ checksum: (offset: Int, value: UInt16)?
   ) throws(NetFrontError) {
     guard !freePages.isEmpty, ring.freeRequestCount > 0 else { throw .busy }
     let id = freePages.removeLast()
     let byteCount = UInt16(truncatingIfNeeded: frame.count)
+    inFlightCount &+= 1
     put(
       frame, id, Entry(isInFlight: true, unansweredCount: 1, first: id, byteCount: byteCount), size: byteCount,
       flags: flags, checksum)
-    inFlightCount &+= 1
   }
 
   private mutating func putParts(of frame: Span<UInt8>, _ form: NetFrontTxForm) throws(NetFrontError) {
@@ -160,6 +160,9 @@ struct NetFrontTransmit: ~Copyable {
       pages[freePages[freePages.count &- 1]].bytes.expectWrite(of: bytes.count)
     }
     let page = pages[id]
+    entries[Int(id)] = entry
+    ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: size))
+    // Behind all else, which would have to be kept meanwhile; the backend sees nothing before the push.
     page.bytes.copy(from: bytes)
     if isUntrusted { page.bytes.slice(from: bytes.count, count: xenPageSize - bytes.count).zero() }
     // Its offset is even, so that it lies within one page.
@@ -169,8 +172,6 @@ struct NetFrontTransmit: ~Copyable {
       ]
       page.bytes.slice(from: checksum.offset, count: 2).copy(from: field.span)
     }
-    entries[Int(id)] = entry
-    ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: size))
   }
 
   /// Puts a request without a frame, and what is to be said of a group behind it.
@@ -204,13 +205,16 @@ struct NetFrontTransmit: ~Copyable {
   mutating func reap(looks: Bool) throws(DeviceError) {
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
-      while let response = ring.next() { try take(response) }
+      while ring.checkedCount > 0 {
+        takeWhole()
+        if let response = ring.next() { try take(response) }
+      }
     }
   }
 
   /// When there is no response, asks for an event after half of those that can come: pages are wanted back before the
   /// last one is gone, and not one by one.
-  private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
+  @inline(__always) private mutating func hasResponses(_ looks: Bool) throws(DeviceError) -> Bool {
     do throws(RingViolation) {
       if looks { return try ring.available() > 0 }
       return holdsOffEvents ? try ring.finalCheckHoldingOff() : try ring.finalCheck()
@@ -221,24 +225,26 @@ struct NetFrontTransmit: ~Copyable {
   /// ``hasResponses(_:)`` does: to look costs less than that, and a backend that is faster than the frontend waits for frames.
   var hasWork: Bool { ring.hasUnconsumed(holdsOffEvents ? ring.pushedCount / 16 + 1 : 1) }
 
-  @inline(__always) private mutating func take(_ response: NetIfTxResponse) throws(DeviceError) {
-    let slot = Int(response.id)
-    // The last answer to a frame that was sent, as most are.
-    if response.status == NetIf.Status.okay, slot < entries.count {
+  /// Takes the last answers to frames that were sent, as most are, up to the first that is something else.
+  @inline(__always) private mutating func takeWhole() {
+    var byteCount = 0
+    let count = ring.take { response in
+      let slot = Int(response.id)
+      guard response.status == NetIf.Status.okay, slot < entries.count else { return false }
       let entry = entries[slot]
-      if entry.waitsOnly(for: response.id) {
-        entries[slot].isInFlight = false
-        counts.count(packetOf: Int(entry.byteCount))
-        freePages.append(response.id)
-        if entry.byteCount <= Self.shortByteCount { pages[response.id].bytes.expectWrite() }
-        inFlightCount &-= 1
-        return
-      }
+      guard entry.waitsOnly(for: response.id) else { return false }
+      entries[slot].isInFlight = false
+      byteCount &+= Int(entry.byteCount)
+      freePages.append(response.id)
+      if entry.byteCount <= Self.shortByteCount { pages[response.id].bytes.expectWrite() }
+      return true
     }
-    try takeAny(response)
+    counts.packets &+= UInt64(count)
+    counts.bytes &+= UInt64(byteCount)
+    inFlightCount &-= Int(count)
   }
 
-  private mutating func takeAny(_ response: NetIfTxResponse) throws(DeviceError) {
+  private mutating func take(_ response: NetIfTxResponse) throws(DeviceError) {
     let slot = Int(response.id)
     let result: NetTxResult
     do throws(NetResponseViolation) {

@@ -59,7 +59,11 @@ import XenPlatform
   /// Requests put and not yet answered (their responses not yet taken).
   @inlinable public var unansweredCount: UInt32 { requestsProduced.distance(from: responsesConsumed) }
 
-  /// Whether requests have been put since the last push.
+  /// How many responses have passed the check, and were not taken yet.
+  @inlinable public var checkedCount: UInt32 { responsesChecked.distance(from: responsesConsumed) }
+
+  /// How many requests have been put since the last push, and whether any has.
+  @inlinable public var unpushedCount: UInt32 { requestsProduced.distance(from: requestsPushed) }
   @inlinable public var hasUnpushed: Bool { requestsProduced != requestsPushed }
 
   /// Requests pushed and not yet answered: how many responses can still come.
@@ -115,7 +119,7 @@ import XenPlatform
   /// each response takes long, the processor would else wait for one line of them after the other.
   @inlinable @inline(__always) public func expectResponses(_ count: UInt32) {
     page.expect(
-      min(responsesChecked.distance(from: responsesConsumed), count), at: responsesConsumed, stride: Self.stride)
+      min(checkedCount, count), at: responsesConsumed, stride: Self.stride)
   }
 
   /// Takes the next response that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.
@@ -126,6 +130,47 @@ import XenPlatform
     return response
   }
 
+  /// Takes responses that passed the check. The index stays in a register meanwhile.
+  ///
+  /// - Parameter body: takes one; false leaves it where it is, and ends it.
+  /// - Returns: how many were taken.
+  @inlinable @inline(__always) public mutating func take(_ body: (_ response: Response) -> Bool) -> UInt32 {
+    let (page, start, limit) = (page, responsesConsumed, checkedCount)
+    var taken: UInt32 = 0
+    while taken < limit, body(page.take(Response.self, at: start.advanced(by: taken), stride: Self.stride)) {
+      taken &+= 1
+    }
+    responsesConsumed = start.advanced(by: taken)
+    return taken
+  }
+
+  /// Takes responses that passed the check, and puts a request for each. The indices stay in registers meanwhile: for a front end
+  /// whose requests ask for something that comes, and that asks for more at once.
+  ///
+  /// - Parameters:
+  ///   - count: how many at most.
+  ///   - body: gives a request for a response, whose slot it is told, and that of the request; nil leaves the response where it is,
+  ///     and ends it.
+  /// - Returns: how many were taken.
+  @inlinable @inline(__always) public mutating func renew(
+    upTo count: UInt32, _ body: (_ response: Response, _ slot: Int, _ requestSlot: Int) -> Request?
+  ) -> UInt32 {
+    let limit = min(count, checkedCount)
+    let (page, consumed, produced) = (page, responsesConsumed, requestsProduced)
+    var taken: UInt32 = 0
+    while taken < limit {
+      // The response's slot is free before the request takes one: there is room.
+      let (index, next) = (consumed.advanced(by: taken), produced.advanced(by: taken))
+      let response = page.take(Response.self, at: index, stride: Self.stride)
+      guard let request = body(response, page.slot(of: index), page.slot(of: next)) else { break }
+      page.put(request, at: next, stride: Self.stride)
+      taken &+= 1
+    }
+    responsesConsumed = consumed.advanced(by: taken)
+    requestsProduced = produced.advanced(by: taken)
+    return taken
+  }
+
   /// Asks to be notified of the next response, and looks once more (`RING_FINAL_CHECK_FOR_RESPONSES`). Call it when
   /// ``next()`` has given nil, and sleep only when it answers false.
   @inlinable public mutating func finalCheck() throws(RingViolation) -> Bool {
@@ -134,7 +179,7 @@ import XenPlatform
   }
 
   /// As ``finalCheck()``, but asks to be notified only when half of what is unanswered has been answered.
-  @inlinable public mutating func finalCheckHoldingOff() throws(RingViolation) -> Bool {
+  @inlinable @inline(__always) public mutating func finalCheckHoldingOff() throws(RingViolation) -> Bool {
     if try available() > 0 { return true }
     if try wake(after: pushedCount / 2 + 1) { return true }
     // Fewer than asked for may have come meanwhile; they are taken now.

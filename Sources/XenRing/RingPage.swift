@@ -43,19 +43,21 @@ import XenPlatform
     atomicMemoryFence(ordering: .sequentiallyConsistent)
   }
 
-  /// Whether a slot is one aligned word, which is read by one load and written by one store: so no barrier is needed that would
-  /// have whatever the caller holds in registers written to memory, and field for field no stores.
-  @inlinable @inline(__always) static func isWord(_ size: Int, stride: Int) -> Bool { size == 8 && stride == 8 }
-
   /// Copies a slot out exactly once: after the barrier the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
   @inlinable func take<Entry: BitwiseCopyable>(_ type: Entry.Type, at index: RingIndex, stride: Int) -> Entry {
     // Safe: the mask keeps the offset below entryCount * stride, which the region holds; any bytes are a valid Entry.
-    if Self.isWord(MemoryLayout<Entry>.size, stride: stride) {
-      let word = unsafe (baseAddress + slotOffset(index, stride: stride)).assumingMemoryBound(to: Atomic<UInt64>.self)
+    let slot = unsafe baseAddress + slotOffset(index, stride: stride)
+    // One word is copied by one load. No barrier is needed, which would have all that the caller holds in registers written to memory.
+    if MemoryLayout<Entry>.size == 8, stride & 7 == 0 {
+      let word = unsafe slot.assumingMemoryBound(to: Atomic<UInt64>.self)
+      return unsafe unsafeBitCast(word.pointee.load(ordering: .relaxed), to: Entry.self)
+    }
+    if MemoryLayout<Entry>.size == 4, stride & 3 == 0 {
+      let word = unsafe slot.assumingMemoryBound(to: Atomic<UInt32>.self)
       return unsafe unsafeBitCast(word.pointee.load(ordering: .relaxed), to: Entry.self)
     }
     // The copy outlives the call that is given its address.
-    var entry = unsafe (baseAddress + slotOffset(index, stride: stride)).loadUnaligned(as: Entry.self)
+    var entry = unsafe slot.loadUnaligned(as: Entry.self)
     // A large entry is copied to memory whole: held in registers, every field would be loaded here, wanted or not.
     if MemoryLayout<Entry>.size > 32 { unsafe shared_memory_copied(&entry) } else { shared_memory_compiler_barrier() }
     return entry
@@ -66,11 +68,14 @@ import XenPlatform
     // Safe: as in `take`.
     let slot = unsafe baseAddress + slotOffset(index, stride: stride)
     let size = MemoryLayout<Entry>.size
-    if Self.isWord(size, stride: stride) {
+    // One word by one store, and not field by field.
+    if size == 8 {
       unsafe slot.storeBytes(of: unsafe unsafeBitCast(entry, to: UInt64.self), as: UInt64.self)
-      return
+    } else if size == 4 {
+      unsafe slot.storeBytes(of: unsafe unsafeBitCast(entry, to: UInt32.self), as: UInt32.self)
+    } else {
+      unsafe slot.storeBytes(of: entry, as: Entry.self)
     }
-    unsafe slot.storeBytes(of: entry, as: Entry.self)
     if size < stride { unsafe (slot + size).initializeMemory(as: UInt8.self, repeating: 0, count: stride - size) }
   }
 

@@ -50,6 +50,7 @@ struct Divergence: Error, CustomStringConvertible {
 private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable {
   enum Operation: CaseIterable {
     case putRequest, pushRequests, pushRequestsAndCheck, lookForResponses, takeResponse, checkForResponses
+    case takeResponses, renewRequests
     case setResponseEvent
     case lookForRequests, takeRequest, putResponse, answerRequests, pushResponses, pushResponsesAndCheck,
       checkForRequests
@@ -133,6 +134,9 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
       responsesFound -= 1
       let expected: Message<responseSize> = oracle.takeResponse()
       try agree(response == expected, true, "responses differ", operation)
+    case .takeResponses, .renewRequests:
+      guard responsesFound > 0 else { return false }
+      try takeResponses(renewing: operation == .renewRequests, operation)
     case .checkForResponses:
       let more = try pair.front.finalCheck()
       responsesFound = ring_oracle_final_check_for_responses(oracle.ring)
@@ -181,6 +185,41 @@ private struct LockStep<let requestSize: Int, let responseSize: Int>: ~Copyable 
       try agree(enough, requestsFound >= ahead, "wakes differ", operation)
     }
     return true
+  }
+
+  /// Has our ring take many responses at once, and put as many requests if it is to, and the macros one by one; the end is at any place.
+  private mutating func takeResponses(renewing: Bool, _ operation: Operation) throws {
+    let limit = UInt32.random(in: 0...responsesFound + 2, using: &generator)
+    let end = UInt32.random(in: 0...responsesFound + 2, using: &generator)
+    let requests = (0..<responsesFound).map { _ in Message<requestSize>(using: &generator) }
+    var responses: [Message<responseSize>] = []
+    let slots = (pair.front.responseSlot, pair.front.requestSlot)
+    let slotCount = pair.front.entryCount
+    var areSlotsRight = true
+    let taken =
+      renewing
+      ? pair.front.renew(upTo: limit) { response, slot, requestSlot in
+        if responses.count == end { return nil }
+        areSlotsRight =
+          areSlotsRight && slot == (slots.0 + responses.count) % slotCount
+          && requestSlot == (slots.1 + responses.count) % slotCount
+        responses.append(response)
+        return requests[responses.count - 1]
+      }
+      : pair.front.take { response in
+        if responses.count == end { return false }
+        responses.append(response)
+        return true
+      }
+    try agree(taken, min(renewing ? limit : end, end, responsesFound), "taken counts differ", operation)
+    try agree(responses.count, Int(taken), "a response was lost", operation)
+    try agree(areSlotsRight, true, "a slot is another one", operation)
+    for number in 0..<Int(taken) {
+      let expected: Message<responseSize> = oracle.takeResponse()
+      try agree(responses[number] == expected, true, "responses differ", operation)
+      if renewing { oracle.putRequest(requests[number]) }
+    }
+    responsesFound -= taken
   }
 
   /// Has our ring answer many requests at once, and the macros one by one; nil ends it at any place.
