@@ -68,10 +68,11 @@ struct NetBackReceiveRing: ~Copyable {
     _ line: borrowing FrameQueue, from first: Int, limit: Int, takesBlankChecksums: Bool
   ) -> Int {
     let (frontend, firstSlot) = (frontend, slotCount)
-    var index = first
-    let count = ring.answer(upTo: UInt32(clamping: min(line.count &- first, limit))) { request in
-      let frame = line[index]
-      guard frame.isWhole(takesBlankChecksums) else { return nil }
+    var (index, frame) = (first, NetworkFrame(.none))
+    let count = ring.answer(upTo: UInt32(clamping: min(line.count &- first, limit))) {
+      frame = line[index]
+      return frame.isWhole(takesBlankChecksums)
+    } _: { request in
       ids[firstSlot &+ index &- first] = request.id
       index &+= 1
       copies.append(

@@ -89,8 +89,11 @@
     _ frame: Span<UInt8>, _ metadata: NetPacketMetadata = NetPacketMetadata()
   ) throws(NetFrontError) {
     // Safe: `queues` holds it, and nothing that sending does lets go of that.
-    if let sender = unsafe sender, unsafe sender._withUnsafeGuaranteedRef({ $0.send(frame, metadata) }) { return }
-    try sendAny(frame, metadata)
+    switch unsafe sender?._withUnsafeGuaranteedRef({ $0.send(frame, metadata) }) {
+    case .sent: return
+    case .busy: throw .busy
+    case .other, nil: try sendAny(frame, metadata)
+    }
   }
 
   /// The same for a frame that is not as most are, or cannot be sent: what is wrong comes out here.

@@ -58,7 +58,9 @@ final class NetFrontInbox: Sendable {
   func deliver(_ batch: inout NetFrameBatch) {
     let receiver: Receiver? = contents.withLock { contents in
       if !contents.receivers.isEmpty { return contents.receivers.removeFirst() }
-      if contents.arrived.isEmpty {
+      if contents.arrived.isEmpty, batch.count <= NetFrontCard.receivedCapacity,
+        batch.byteCount <= NetFrontCard.receivedByteCapacity
+      {
         swap(&contents.arrived, &batch)
         return nil
       }

@@ -55,17 +55,21 @@ final class NetFrontQueues {
   /// The next poll shows them to the backend.
   func add(_ pages: consuming GrantedPages, to number: Int) { receives[number].add(pages) }
 
+  /// What became of a frame that was to be sent.
+  enum SendOutcome { case sent, busy, other }
+
   /// Puts a frame that need not be cut, and is neither too short nor too long: most frames.
   ///
-  /// - Returns: false for any other one, and when there is no room, or the frame cannot be finished.
-  func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) -> Bool {
+  /// - Returns: other for any other one, and for one that cannot be finished.
+  func send(_ frame: Span<UInt8>, _ metadata: NetPacketMetadata) -> SendOutcome {
     guard metadata.segmentation == nil, frame.count >= NetIf.headerByteCount, frame.count <= maxFrameByteCount else {
-      return false
+      return .other
     }
     do throws(NetFrontError) { try put(frame, NetFrontTxForm(frame, metadata, offloads: offloads)) } catch {
-      return false
+      if case .busy = error { return .busy }
+      return .other
     }
-    return true
+    return .sent
   }
 
   /// The caller has checked the frame's length.

@@ -3,8 +3,8 @@ import XenRing
 
 /// The receive ring and its page pool.
 ///
-/// Every page is asked for again as soon as its frame has been handed over, in the next slot of the ring; so a backend has
-/// all pages but those of one poll, and of a frame whose last slot has not come. A request's id is its slot.
+/// Every page is asked for again as soon as its frame has been handed over, in the next slot of the ring, which the backend sees a little
+/// later; so it has all pages but a few while we poll, and those of a frame whose last slot has not come. A request's id is its slot.
 struct NetFrontReceive: ~Copyable {
   private var ring: FrontRing<NetIfRxRequest, NetIfRxResponse>
   private var pages: NetFrontPages
@@ -88,8 +88,8 @@ struct NetFrontReceive: ~Copyable {
 
   mutating func pushAndCheckNotify() -> Bool { ring.hasUnpushed && ring.pushAndCheckNotify() }
 
-  /// Hands over every frame that is there: at most twice as many as the ring has slots, since after so many responses the backend
-  /// sees the pages that come back only when we are done. A frame whose last slot has not come waits for it.
+  /// Hands over every frame that is there: at most twice as many as the ring has slots, since pages that come back once so many
+  /// responses were taken as it has are shown to the backend only when we are done. A frame whose last slot has not come waits for it.
   ///
   /// - Parameter looks: whether the caller goes on looking, and wants no event.
   /// - Returns: how many there were, and whether the backend is to be told of the pages that it has back.
@@ -100,21 +100,9 @@ struct NetFrontReceive: ~Copyable {
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
       while ring.checkedCount > 0 {
-        // The first slot of a frame may be all of it.
-        let count = bounce == nil && !extraInfoFollows && !fragmentFollows ? takeWhole(body) : 0
-        received &+= count
-        taken &+= count
-        let slot = UInt16(truncatingIfNeeded: ring.responseSlot)
-        if count == 0, let response = ring.next() {
-          taken &+= 1
-          if try take(response, in: slot) {
-            if let bounce { bounce.handOver(frame, body) } else { body(frame) }
-            counts.count(packetOf: frame.byteCount)
-            if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
-            received &+= 1
-            endFrame()
-          }
-        }
+        let before = ring.checkedCount
+        received &+= try takeSome(body)
+        taken &+= Int(before &- ring.checkedCount)
         if ring.unpushedCount >= Self.responsesPerPush, taken <= ring.entryCount { push(&notifies) }
       }
     }
@@ -122,22 +110,46 @@ struct NetFrontReceive: ~Copyable {
     return (received, notifies)
   }
 
+  /// Shows the backend the pages that have come back. It is told of all of them at once.
   @inline(__always) private mutating func push(_ notifies: inout Bool) {
-    notifies = ring.pushAndCheckNotify() || notifies
+    if notifies { ring.push() } else { notifies = ring.pushAndCheckNotify() }
+  }
+
+  /// Takes a few responses.
+  ///
+  /// - Returns: how many frames were handed over.
+  @inline(__always) private mutating func takeSome(
+    _ body: (borrowing NetFrontFrame) -> Void
+  ) throws(DeviceError) -> Int {
+    // The first slot of a frame may be all of it.
+    if bounce == nil, !extraInfoFollows, !fragmentFollows {
+      let (count, other) = takeWhole(body)
+      guard let other else { return count }
+      return try count &+ take(other.response, in: other.slot, body)
+    }
+    let slot = UInt16(truncatingIfNeeded: ring.responseSlot)
+    guard let response = ring.next() else { return 0 }
+    return try take(response, in: slot, body)
   }
 
   /// Hands over frames of one slot each, as most are, up to the first response that is something else, and asks for a frame in each
   /// of their pages again. Each is handed over in the same place: put together with what we hold of others, and read there at once,
   /// it would have to wait until all that was written to the ring before it has left the processor.
   ///
-  /// - Returns: how many there were; a few at a time.
-  private mutating func takeWhole(_ body: (borrowing NetFrontFrame) -> Void) -> Int {
+  /// - Returns: how many there were, and that other response.
+  private mutating func takeWhole(
+    _ body: (borrowing NetFrontFrame) -> Void
+  ) -> (count: Int, other: (response: NetIfRxResponse, slot: UInt16)?) {
     let agreement = agreement
     var frame = NetFrontFrame()
     var byteCount = 0
+    var other: (NetIfRxResponse, UInt16)?
     let count = ring.renew(upTo: Self.responsesPerPush) { response, slot, requestSlot in
       // Safe to cut: a ring of such slots has fewer than 65536.
-      guard let fragment = agreement.whole(response, in: UInt16(truncatingIfNeeded: slot)) else { return nil }
+      guard let fragment = agreement.whole(response, in: UInt16(truncatingIfNeeded: slot)) else {
+        other = (response, UInt16(truncatingIfNeeded: slot))
+        return nil
+      }
       let number = postedPages[slot]
       let page = pages[number]
       frame.become(page.bytes.slice(from: fragment.offset, count: fragment.byteCount), fragment.checksum)
@@ -148,7 +160,21 @@ struct NetFrontReceive: ~Copyable {
     }
     counts.packets &+= UInt64(count)
     counts.bytes &+= UInt64(byteCount)
-    return Int(count)
+    return (Int(count), other)
+  }
+
+  /// Takes any response, and hands over the frame that is complete with it.
+  ///
+  /// - Returns: how many that were.
+  private mutating func take(
+    _ response: NetIfRxResponse, in slot: UInt16, _ body: (borrowing NetFrontFrame) -> Void
+  ) throws(DeviceError) -> Int {
+    guard try take(response, in: slot) else { return 0 }
+    if let bounce { bounce.handOver(frame, body) } else { body(frame) }
+    counts.count(packetOf: frame.byteCount)
+    if frame.metadata.segmentation != nil { segmentedCount &+= 1 }
+    endFrame()
+    return 1
   }
 
   /// - Returns: whether a frame is complete now. One that is lost is not, and has been counted.

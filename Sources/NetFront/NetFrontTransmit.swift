@@ -162,7 +162,8 @@ struct NetFrontTransmit: ~Copyable {
     let page = pages[id]
     entries[Int(id)] = entry
     ring.put(NetIfTxRequest(gref: page.reference, flags: flags, id: id, size: size))
-    // Behind all else, which would have to be kept meanwhile; the backend sees nothing before the push.
+    // Behind all else, which would have to be kept meanwhile. The backend is shown the slot with the next push; one that looks there before
+    // sees what is in a page that it has been granted, and its answer would come too early to be taken.
     page.bytes.copy(from: bytes)
     if isUntrusted { page.bytes.slice(from: bytes.count, count: xenPageSize - bytes.count).zero() }
     // Its offset is even, so that it lies within one page.
@@ -205,10 +206,7 @@ struct NetFrontTransmit: ~Copyable {
   mutating func reap(looks: Bool) throws(DeviceError) {
     while try hasResponses(looks) {
       ring.expectResponses(Self.expectedCount)
-      while ring.checkedCount > 0 {
-        takeWhole()
-        if let response = ring.next() { try take(response) }
-      }
+      while ring.checkedCount > 0 { if let response = takeWhole() { try take(response) } }
     }
   }
 
@@ -226,22 +224,28 @@ struct NetFrontTransmit: ~Copyable {
   var hasWork: Bool { ring.hasUnconsumed(holdsOffEvents ? ring.pushedCount / 16 + 1 : 1) }
 
   /// Takes the last answers to frames that were sent, as most are, up to the first that is something else.
-  @inline(__always) private mutating func takeWhole() {
-    var byteCount = 0
+  ///
+  /// - Returns: that one.
+  @inline(__always) private mutating func takeWhole() -> NetIfTxResponse? {
+    var (byteCount, other) = (0, NetIfTxResponse?.none)
     let count = ring.take { response in
       let slot = Int(response.id)
-      guard response.status == NetIf.Status.okay, slot < entries.count else { return false }
+      guard response.status == NetIf.Status.okay, slot < entries.count, entries[slot].waitsOnly(for: response.id) else {
+        other = response
+        return false
+      }
       let entry = entries[slot]
-      guard entry.waitsOnly(for: response.id) else { return false }
       entries[slot].isInFlight = false
       byteCount &+= Int(entry.byteCount)
       freePages.append(response.id)
       if entry.byteCount <= Self.shortByteCount { pages[response.id].bytes.expectWrite() }
       return true
     }
-    counts.packets &+= UInt64(count)
+    let frameCount = Int(count) &- (other == nil ? 0 : 1)
+    counts.packets &+= UInt64(frameCount)
     counts.bytes &+= UInt64(byteCount)
-    inFlightCount &-= Int(count)
+    inFlightCount &-= frameCount
+    return other
   }
 
   private mutating func take(_ response: NetIfTxResponse) throws(DeviceError) {

@@ -64,8 +64,10 @@ import XenPlatform
   @inlinable public var requestIndex: RingIndex { requestsConsumed }
   @inlinable public var responseIndex: RingIndex { responsesProduced }
 
-  /// How many responses have been put since the last push, and whether any has.
+  /// How many responses have been put since the last push.
   @inlinable public var unpushedCount: UInt32 { responsesProduced.distance(from: responsesPushed) }
+
+  /// Whether responses have been put since the last push.
   @inlinable public var hasUnpushed: Bool { responsesProduced != responsesPushed }
 
   /// Where both requests and responses go on: what another ``init(attaching:at:)`` takes up this ring with.
@@ -123,20 +125,20 @@ import XenPlatform
   ///
   /// - Parameters:
   ///   - count: how many at most.
-  ///   - body: gives the response to a request; nil leaves the request where it is, and ends it.
+  ///   - goesOn: whether to take another one.
+  ///   - body: gives the response to a request.
   /// - Returns: how many were answered.
   /// - Precondition: ``inFlightCount`` is zero.
   @inlinable @inline(__always) public mutating func answer(
-    upTo count: UInt32, _ body: (_ request: Request) -> Response?
+    upTo count: UInt32, while goesOn: () -> Bool, _ body: (_ request: Request) -> Response
   ) -> UInt32 {
     precondition(inFlightCount == 0, "each response stands in its request's slot")
-    let limit = min(count, requestsChecked.distance(from: requestsConsumed))
     let (page, start) = (page, requestsConsumed)
+    let limit = min(count, requestsChecked.distance(from: start))
     var answered: UInt32 = 0
-    while answered < limit {
+    while answered < limit, goesOn() {
       let index = start.advanced(by: answered)
-      guard let response = body(page.take(Request.self, at: index, stride: Self.stride)) else { break }
-      page.put(response, at: index, stride: Self.stride)
+      page.put(body(page.take(Request.self, at: index, stride: Self.stride)), at: index, stride: Self.stride)
       answered &+= 1
     }
     requestsConsumed = start.advanced(by: answered)
@@ -148,8 +150,7 @@ import XenPlatform
   ///
   /// - Parameter count: how many responses ago that one was put: 1 for the last.
   @inlinable public func replace(_ response: Response, back count: UInt32) {
-    precondition(
-      count > 0 && count <= responsesProduced.distance(from: responsesPushed), "a response that has not been pushed")
+    precondition(count > 0 && count <= unpushedCount, "a response that has not been pushed")
     page.put(response, at: responsesProduced.advanced(by: 0 &- count), stride: Self.stride)
   }
 

@@ -62,8 +62,10 @@ import XenPlatform
   /// How many responses have passed the check, and were not taken yet.
   @inlinable public var checkedCount: UInt32 { responsesChecked.distance(from: responsesConsumed) }
 
-  /// How many requests have been put since the last push, and whether any has.
+  /// How many requests have been put since the last push.
   @inlinable public var unpushedCount: UInt32 { requestsProduced.distance(from: requestsPushed) }
+
+  /// Whether requests have been put since the last push.
   @inlinable public var hasUnpushed: Bool { requestsProduced != requestsPushed }
 
   /// Requests pushed and not yet answered: how many responses can still come.
@@ -130,14 +132,15 @@ import XenPlatform
     return response
   }
 
-  /// Takes responses that passed the check. The index stays in a register meanwhile.
+  /// Takes responses that passed the check, as ``next()`` does one by one. The index stays in a register meanwhile.
   ///
-  /// - Parameter body: takes one; false leaves it where it is, and ends it.
+  /// - Parameter body: gets one, which is taken, and says whether to go on.
   /// - Returns: how many were taken.
-  @inlinable @inline(__always) public mutating func take(_ body: (_ response: Response) -> Bool) -> UInt32 {
+  @inlinable @inline(__always) public mutating func take(while body: (_ response: Response) -> Bool) -> UInt32 {
     let (page, start, limit) = (page, responsesConsumed, checkedCount)
-    var taken: UInt32 = 0
-    while taken < limit, body(page.take(Response.self, at: start.advanced(by: taken), stride: Self.stride)) {
+    var (taken, goesOn): (UInt32, Bool) = (0, true)
+    while goesOn, taken < limit {
+      goesOn = body(page.take(Response.self, at: start.advanced(by: taken), stride: Self.stride))
       taken &+= 1
     }
     responsesConsumed = start.advanced(by: taken)
@@ -149,26 +152,26 @@ import XenPlatform
   ///
   /// - Parameters:
   ///   - count: how many at most.
-  ///   - body: gives a request for a response, whose slot it is told, and that of the request; nil leaves the response where it is,
-  ///     and ends it.
-  /// - Returns: how many were taken.
+  ///   - body: gets a response, its slot, and that of the request, which it gives. Where it gives nil the response is taken all
+  ///     the same, and is the last; no request is put for it.
+  /// - Returns: how many requests were put.
   @inlinable @inline(__always) public mutating func renew(
     upTo count: UInt32, _ body: (_ response: Response, _ slot: Int, _ requestSlot: Int) -> Request?
   ) -> UInt32 {
-    let limit = min(count, checkedCount)
-    let (page, consumed, produced) = (page, responsesConsumed, requestsProduced)
-    var taken: UInt32 = 0
-    while taken < limit {
+    let (page, consumed, produced, limit) = (page, responsesConsumed, requestsProduced, min(count, checkedCount))
+    var (put, taken): (UInt32, UInt32) = (0, 0)
+    while put < limit {
       // The response's slot is free before the request takes one: there is room.
-      let (index, next) = (consumed.advanced(by: taken), produced.advanced(by: taken))
+      let (index, next) = (consumed.advanced(by: put), produced.advanced(by: put))
       let response = page.take(Response.self, at: index, stride: Self.stride)
+      taken = put &+ 1
       guard let request = body(response, page.slot(of: index), page.slot(of: next)) else { break }
       page.put(request, at: next, stride: Self.stride)
-      taken &+= 1
+      put = taken
     }
     responsesConsumed = consumed.advanced(by: taken)
-    requestsProduced = produced.advanced(by: taken)
-    return taken
+    requestsProduced = produced.advanced(by: put)
+    return put
   }
 
   /// Asks to be notified of the next response, and looks once more (`RING_FINAL_CHECK_FOR_RESPONSES`). Call it when

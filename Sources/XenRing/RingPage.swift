@@ -18,7 +18,7 @@ import XenPlatform
 
   @inlinable var entryCount: UInt32 { mask &+ 1 }
 
-  /// Every word access is one 4-byte atomic, so a peer's write is seen whole or not at all. Acquiring: what an index covers is
+  /// Every access to an index is one 4-byte atomic, so a peer's write is seen whole or not at all. Acquiring: what an index covers is
   /// read after it.
   @inlinable func load(_ offset: Int) -> RingIndex {
     // Safe: the region is page-aligned and longer than its header, and Atomic<UInt32> has UInt32's layout.
@@ -43,11 +43,12 @@ import XenPlatform
     atomicMemoryFence(ordering: .sequentiallyConsistent)
   }
 
-  /// Copies a slot out exactly once: after the barrier the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
+  /// Copies a slot out exactly once: the compiler may not load it again (`RING_COPY_REQUEST`, XSA-155).
   @inlinable func take<Entry: BitwiseCopyable>(_ type: Entry.Type, at index: RingIndex, stride: Int) -> Entry {
     // Safe: the mask keeps the offset below entryCount * stride, which the region holds; any bytes are a valid Entry.
     let slot = unsafe baseAddress + slotOffset(index, stride: stride)
-    // One word is copied by one load. No barrier is needed, which would have all that the caller holds in registers written to memory.
+    // One word is copied by one atomic load. Behind any other copy stands a barrier, which has all that the caller holds in registers
+    // written to memory.
     if MemoryLayout<Entry>.size == 8, stride & 7 == 0 {
       let word = unsafe slot.assumingMemoryBound(to: Atomic<UInt64>.self)
       return unsafe unsafeBitCast(word.pointee.load(ordering: .relaxed), to: Entry.self)

@@ -1,3 +1,4 @@
+import Glibc
 import XenBus
 import XenPlatform
 import XenRing
@@ -118,6 +119,15 @@ open class RawBackend: BackendDriver, Backend {
     var requests: [Request] = []
     while try ring!.finalCheck() { while let request = ring!.next() { requests.append(request) } }
     return requests
+  }
+
+  /// Whether the frontend has sent an event since this was asked for the last time.
+  public func hasEvent() -> Bool {
+    var waits = [pollfd(fd: channel!.descriptor, events: Int16(POLLIN), revents: 0)]
+    guard Wakeup.wait(for: &waits, timeout: 0) else { return false }
+    channel!.take()
+    channel!.rearm()
+    return true
   }
 
   /// - Returns: whether the frontend had asked to be woken for it.

@@ -37,14 +37,22 @@ struct RingMisuseTests {
       var pair = DiskPair(at: .max)
       pair.request(0..<3)
       try pair.take(1)
-      _ = pair.back.answer(upTo: 2) { _ in Message(1) }
+      _ = pair.back.answer(upTo: 2) {
+        true
+      } _: { _ in
+        Message(1)
+      }
     }
     await #expect(processExitsWith: .success) {
       var pair = DiskPair(at: .max)
       pair.request(0..<3)
       try pair.take(1)
       pair.respond(0..<1)
-      _ = pair.back.answer(upTo: 2) { _ in Message(1) }
+      _ = pair.back.answer(upTo: 2) {
+        true
+      } _: { _ in
+        Message(1)
+      }
     }
   }
 

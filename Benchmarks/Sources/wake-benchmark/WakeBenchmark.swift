@@ -38,7 +38,8 @@ import SystemPackage
   func run() throws {
     let sleep = AdaptiveSleep(maxNanoseconds: min(looking, 1_000_000) * 1000)
     printHead([
-      "per 1,000 requests or frames", "depth", "frontend", "backend", "both", "at each push", "for each entry",
+      "per 1,000 requests or frames" + (looking == 0 ? ", sleeping at once" : ""), "depth", "frontend", "backend",
+      "both", "at each push", "for each entry",
       "both / at each push", "both / for each entry", "thousand/s", "p50, us", "p99, us",
     ])
     for image in image.map({ [nil, FilePath($0)] }) ?? [nil] {
