@@ -96,12 +96,23 @@ let package = Package(
         .product(name: "XenNative", package: "swift-xen"),
       ],
       swiftSettings: strict),
+    // A card as a SwiftNIO channel, and that host as a handler.
+    .target(
+      name: "NetFrontNIO",
+      dependencies: [
+        "NetFrontTool", .product(name: "NetBack", package: "swift-xen"),
+        .product(name: "NetFront", package: "swift-xen"),
+        .product(name: "NIOCore", package: "swift-nio"),
+      ],
+      swiftSettings: strict),
     .executableTarget(
       name: "net-responder",
       dependencies: [
-        "NetFrontTool", "ToolSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "NetFrontNIO", "NetFrontTool", "ToolSupport",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "NetBack", package: "swift-xen"), .product(name: "NetFront", package: "swift-xen"),
-        .product(name: "XenNative", package: "swift-xen"),
+        .product(name: "XenNative", package: "swift-xen"), .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
       ],
       swiftSettings: strict),
     .executableTarget(
@@ -168,9 +179,10 @@ let package = Package(
     .testTarget(
       name: "NetFrontToolTests",
       dependencies: [
-        "NetFrontTool", .product(name: "NetBack", package: "swift-xen"),
+        "NetFrontNIO", "NetFrontTool", .product(name: "NetBack", package: "swift-xen"),
         .product(name: "NetFront", package: "swift-xen"), .product(name: "Pcap", package: "swift-xen"),
         .product(name: "XenLoopback", package: "swift-xen"), .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),

@@ -10,7 +10,7 @@ public struct Responder {
   /// - Parameter card: connected.
   public init(_ card: NetFrontCard, network: IPv4Network) {
     self.card = card
-    host = IPv4Host(mac: card.macAddress ?? MACAddress(InlineArray(repeating: 0)), network: network)
+    host = IPv4Host(card, network: network)
   }
 
   public var counts: IPv4Host.Counts { host.counts }
@@ -31,5 +31,12 @@ public struct Responder {
       if case .answer(let answer) = host.take(frame) { answers.append(answer.span) }
     }
     return answers
+  }
+}
+
+extension IPv4Host {
+  /// - Parameter card: connected; the host has its address.
+  public init(_ card: NetFrontCard, network: IPv4Network) {
+    self.init(mac: card.macAddress ?? MACAddress(InlineArray(repeating: 0)), network: network)
   }
 }

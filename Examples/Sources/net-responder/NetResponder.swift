@@ -1,6 +1,9 @@
 import ArgumentParser
 import Foundation
+import NIOCore
+import NIOPosix
 import NetFront
+import NetFrontNIO
 import NetFrontTool
 import ToolSupport
 import XenNative
@@ -34,6 +37,9 @@ import XenNative
     })
   var address: IPv4Network
 
+  @Flag(help: "Have the host be a handler in a SwiftNIO channel's pipeline, in place of a loop over what arrives.")
+  var nio = false
+
   @Option(help: ArgumentHelp("How long the first connection may take.", valueName: "seconds"))
   var timeout = 30.0
 
@@ -53,11 +59,7 @@ import XenNative
       log: LogLevel.warning.logger("net-responder"))
     Self.say(
       "\(address) is there; card \(card.macAddress.map { "\($0)" } ?? "-"), MTU \(card.mtu)\n\(card.negotiation)")
-    let responder = Task {
-      var responder = Responder(card, network: address)
-      try await responder.run()
-      return responder.counts
-    }
+    let responder = Task { nio ? try await serveByNIO(card) : try await serve(card) }
     // A thread of its own waits for a signal; it ends with the program.
     Thread.detachNewThread {
       Wakeup.wait(for: signals.descriptor, timeout: -1)
@@ -66,6 +68,30 @@ import XenNative
     let counts = try await responder.value
     await card.close()
     Self.say("\(address): \(counts)")
+  }
+
+  /// What arrives is a sequence of batches, and so is what goes out.
+  private func serve(_ card: NetFrontCard) async throws -> IPv4Host.Counts {
+    var responder = Responder(card, network: address)
+    try await responder.run()
+    return responder.counts
+  }
+
+  /// The same as a channel with one handler.
+  private func serveByNIO(_ card: NetFrontCard) async throws -> IPv4Host.Counts {
+    let loop = MultiThreadedEventLoopGroup.singleton.next()
+    let counts = loop.makePromise(of: IPv4Host.Counts.self)
+    let host = IPv4Host(card, network: address)
+    let channel = try await CardChannel.connect(card, on: loop) { channel in
+      channel.eventLoop.makeCompletedFuture {
+        try channel.pipeline.syncOperations.addHandler(IPv4HostHandler(host) { counts.succeed($0) })
+      }
+    }.get()
+    return try await withTaskCancellationHandler {
+      try await counts.futureResult.get()
+    } onCancel: {
+      channel.close(promise: nil)
+    }
   }
 
   /// A line at once: a file may be the output.

@@ -8,7 +8,7 @@ struct NetResponderToolTests {
 
   @Test func helpNamesEveryOption() throws {
     let run = try tool.run("--help")
-    for option in ["<path>", "--address <a.b.c.d/n>", "--timeout <seconds>", "-h, --help"] {
+    for option in ["<path>", "--address <a.b.c.d/n>", "--nio", "--timeout <seconds>", "-h, --help"] {
       #expect(run.output.contains(try Regex("\n  \(option)\\s+[A-Z][^\n]+")), "\(option)")
     }
     #expect(run.error.isEmpty && run.exitCode == 0)
