@@ -1,4 +1,5 @@
-# xen-netfront under Linux's own back end: a host that answers and pings, a TAP device, a capture; killed, its back end away.
+# xen-netfront under Linux's own back end: a host that answers and pings, a TAP device, a capture; killed, its back end away. And
+# net-responder.
 # limit: 400
 . /payload/functions
 
@@ -47,6 +48,19 @@ udp-echo-check 10.9.0.2 10485760 1400
 stop
 grep -Eq '^feature-split-event-channels +yes +yes +on' log || fail "split event channels are not agreed on"
 grep -q 'answered .* 30 pings and 7490 datagrams; ' log || fail "the program has answered something else"
+
+# The same in async Swift: a loop over batches, and a handler of a SwiftNIO channel.
+for shape in '' --nio; do
+  net-responder $frontend --address 10.9.0.2/24 $shape > log 2>&1 &
+  program=$!
+  connected '10.9.0.2/24 is there'
+  ping -q -c 20 -i 0.1 -W 5 -s 1472 10.9.0.2
+  udp-echo-check 10.9.0.2 1048576 1400
+  kill -TERM $program
+  wait $program || { cat log; fail "the program ended with failure"; }
+  cat log
+  grep -q ' 20 pings and 749 datagrams; ' log || fail "the program has answered something else"
+done
 
 # With neither, and ending by itself.
 xen-netfront attach $frontend --address 10.9.0.2/24 --one-event-channel --single-slots --ping 10.9.0.1 --count 5 \
