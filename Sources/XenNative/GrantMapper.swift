@@ -39,9 +39,14 @@
       var numbers = references.map(\.rawValue)
       // Safe: the library only reads the array, during the call.
       return unsafe numbers.withUnsafeMutableBufferPointer { numbers in
-        unsafe xengnttab_map_domain_grant_refs(
-          handle, UInt32(numbers.count), UInt32(domain.rawValue), numbers.baseAddress,
-          writable ? PROT_READ | PROT_WRITE : PROT_READ)
+        while true {
+          let address = unsafe xengnttab_map_domain_grant_refs(
+            handle, UInt32(numbers.count), UInt32(domain.rawValue), numbers.baseAddress,
+            writable ? PROT_READ | PROT_WRITE : PROT_READ)
+          // The kernel gives up its first mapping for a process while something waits to be delivered to the thread: a signal, but a
+          // completion of io_uring, too, which has been by the time that the call is made again.
+          if unsafe address != nil || errno != EINTR { return unsafe address }
+        }
       }
     }
 
