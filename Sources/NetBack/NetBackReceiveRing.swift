@@ -226,7 +226,7 @@ struct NetBackReceiveRing: ~Copyable {
 }
 
 extension NetworkFrame {
-  /// Whether it is no longer than a page, and goes as it is to a guest that takes blank checksums, or does not, with nothing behind it.
+  /// Whether it fills one request as it is: it is no longer than a page, no extra info goes with it, and its checksum is not for us to fill in.
   @inline(__always) fileprivate func isWhole(_ takesBlankChecksums: Bool) -> Bool {
     bytes.count <= xenPageSize && metadata == NetPacketMetadata(checksum: metadata.checksum)
       && (metadata.checksum != .blank || takesBlankChecksums)

@@ -120,8 +120,7 @@ import XenPlatform
   /// Has the slots of the responses that passed the check brought near, all at once; as many as `count` at most. A hint: where
   /// each response takes long, the processor would else wait for one line of them after the other.
   @inlinable @inline(__always) public func expectResponses(_ count: UInt32) {
-    page.expect(
-      min(checkedCount, count), at: responsesConsumed, stride: Self.stride)
+    page.expect(min(checkedCount, count), at: responsesConsumed, stride: Self.stride)
   }
 
   /// Takes the next response that passed the check in ``available()`` or ``finalCheck()``; nil when there is none.

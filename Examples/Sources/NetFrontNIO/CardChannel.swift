@@ -43,14 +43,18 @@ public final class CardChannel: @unchecked Sendable {
 
   /// Makes a channel of a connected card, which is the channel's from now on.
   ///
-  /// - Parameter initializer: adds the handlers, on the event loop, before anything is read.
+  /// - Parameter initializer: adds the handlers, on the event loop, before anything is read. Where it fails the card is closed.
   public static func connect(
     _ card: NetFrontCard, on eventLoop: any EventLoop,
     initializer: @escaping @Sendable (any Channel) -> EventLoopFuture<Void>
   ) -> EventLoopFuture<CardChannel> {
     eventLoop.flatSubmit {
       let channel = CardChannel(card, on: eventLoop)
-      return initializer(channel).flatMap { channel.register() }.map { channel }
+      return initializer(channel).flatMap { channel.register() }.map { channel }.flatMapError { error in
+        let closed = eventLoop.makePromise(of: Void.self)
+        channel.close0(error: error, mode: .all, promise: closed)
+        return closed.futureResult.flatMapThrowing { throw error }
+      }
     }
   }
 
@@ -91,21 +95,32 @@ public final class CardChannel: @unchecked Sendable {
     }
   }
 
-  /// All at once; where one of them is refused, each for itself.
+  /// As many together as may be. A frame that may be refused for what is in it goes by itself: those before it in a batch would have been
+  /// sent by then, and nobody would know.
   private static func transmit(_ frames: [CardFrame], on card: NetFrontCard) async -> [Result<Void, any Error>] {
+    var results: [Result<Void, any Error>] = []
+    while results.count < frames.count {
+      let rest = frames.dropFirst(results.count)
+      let finished = rest.prefix { !$0.isUnfinished }
+      results += await transmit(together: Array(finished.isEmpty ? rest.prefix(1) : finished), on: card)
+    }
+    return results
+  }
+
+  /// A wrong length is found before any of them is sent: then each goes by itself.
+  private static func transmit(
+    together frames: [CardFrame], on card: NetFrontCard
+  ) async -> [Result<Void, any Error>] {
     var batch = NetFrameBatch()
     for frame in frames { batch.append(frame) }
     do {
       try await card.transmit(batch)
       return frames.map { _ in .success(()) }
-    } catch {
-      guard frames.count > 1, error as? NetFrontError != .notConnected else {
-        return frames.map { _ in .failure(error) }
-      }
-    }
-    var results: [Result<Void, any Error>] = []
-    for frame in frames { results += await transmit([frame], on: card) }
-    return results
+    } catch NetFrontError.tooShort where frames.count > 1, NetFrontError.tooLong where frames.count > 1 {
+      var results: [Result<Void, any Error>] = []
+      for frame in frames { results += await transmit(together: [frame], on: card) }
+      return results
+    } catch { return frames.map { _ in .failure(error) } }
   }
 
   private func changePending(by byteCount: Int) {

@@ -107,7 +107,15 @@ struct CardChannelTests {
     await #expect(throws: NetFrontError.tooShort(byteCount: 3)) { try await results[1].get() }
     try await results[2].get()
     await #expect(throws: ChannelError.operationUnsupported) { try await results[3].get() }
-    #expect(await sent(2, by: neighbour) == [good, good])
+    // No packet, so that there is no place for the checksum that it lacks: the card notices when it comes to it.
+    let unfinishable = CardFrame(ByteBuffer(repeating: 1, count: 64), NetPacketMetadata(checksum: .blank))
+    let others = [channel.write(frame(good)), channel.write(unfinishable), channel.write(frame(Frames.arp()))]
+    channel.flush()
+    try await others[0].get()
+    await #expect(throws: NetFrontError.self) { try await others[1].get() }
+    try await others[2].get()
+    // Each once.
+    #expect(await sent(4, by: neighbour) == [good, good, good, Frames.arp()])
     try await channel.close()
     expectNothingIsLeft(of: neighbour)
   }
@@ -166,6 +174,18 @@ struct CardChannelTests {
     await card.close()
     channel.read()
     try await channel.closeFuture.get()
+    expectNothingIsLeft(of: neighbour)
+  }
+
+  @Test func aChannelWithoutItsHandlersClosesTheCard() async throws {
+    let neighbour = try Neighbour()
+    let card = try await card(of: neighbour)
+    await #expect(throws: ChannelError.operationUnsupported) {
+      try await CardChannel.connect(card, on: loop) {
+        $0.eventLoop.makeFailedFuture(ChannelError.operationUnsupported)
+      }.get()
+    }
+    await #expect(throws: NetFrontError.notConnected) { try await card.transmit([Frames.arp()]) }
     expectNothingIsLeft(of: neighbour)
   }
 }
