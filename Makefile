@@ -88,7 +88,7 @@ genmc: deps
 	@Models/genmc build
 	Models/run orders
 
-# Fails unless the same rings with relaxed memory orders, and without the barrier, are caught.
+# Fails unless the same rings with relaxed memory orders, and without each barrier, are caught.
 sanitize: deps
 	Tests/Threads/run
 

@@ -3,16 +3,27 @@ import Synchronization
 import XenPlatform
 import XenRing
 
-/// Both ends of a ring in two threads, for Thread Sanitizer.
+/// Both ends of a ring in two threads, for Thread Sanitizer; with `barriers`, the races that it does not know.
 ///
 /// They share one mapping: the sanitizer knows memory by its address, and would see nothing through two. And they share
 /// nothing else that orders memory: an event is a relaxed flag, since a semaphore would order all that the ring should.
 @main struct RingThreads {
   static func main() {
-    let count = CommandLine.arguments.dropFirst().first.flatMap { UInt32($0) } ?? 20_000
+    let arguments = CommandLine.arguments.dropFirst()
+    if arguments.first == "barriers" { exit(barriers()) }
+    let count = arguments.first.flatMap { UInt32($0) } ?? 20_000
     slots(count)
     bytes(Int(count) * 16)
     print("\(count) requests and responses, and \(count * 16) bytes each way")
+  }
+
+  /// 0: the rings lost no event where processors were seen to reorder; 3: they did; 4: processors were not seen to.
+  static func barriers() -> Int32 {
+    let found = Barriers.run(enough: 100_000, seconds: 20)
+    let (requests, responses) = (found.requestsLost, found.responsesLost)
+    print(
+      "\(found.rounds) rounds, lost: \(requests) requests, \(responses) responses, \(found.bareLost) without a ring")
+    return requests + responses > 0 ? 3 : found.bareLost < 1_000 ? 4 : 0
   }
 
   /// Runs both at once, to their ends.
