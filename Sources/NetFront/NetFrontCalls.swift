@@ -6,7 +6,7 @@ struct NetFrontCall: BusCall {
 
   let id: UInt64
   let batch: NetFrameBatch
-  let continuation: CheckedContinuation<Void, any Error>
+  let continuation: CheckedContinuation<[NetFrontRefusal], any Error>
   /// Is done at once.
   var setting: (@Sendable (NetFrontDevice) throws(NetFrontError) -> Void)?
 }
@@ -29,9 +29,10 @@ final class NetFrontCalls: BusThreadClient {
   private let device: NetFrontDevice
   private var mail: BusMail<NetFrontCall, NetFrontFacts>
   private let inbox: NetFrontInbox
-  /// In their order, and how many frames of the first one have been put.
+  /// In their order; how many frames of the first one have been put or refused, and which were refused.
   private var calls: [NetFrontCall] = []
   private var putCount = 0
+  private var refusals: [NetFrontRefusal] = []
   private var arrived = NetFrameBatch()
 
   init(_ device: NetFrontDevice, _ mailbox: BusMailbox<NetFrontCall, NetFrontFacts>, _ inbox: NetFrontInbox) {
@@ -80,7 +81,7 @@ final class NetFrontCalls: BusThreadClient {
     }
     do throws(NetFrontError) {
       try setting(device)
-      call.continuation.resume()
+      call.continuation.resume(returning: [])
     } catch { call.continuation.resume(throwing: error) }
   }
 
@@ -101,7 +102,7 @@ final class NetFrontCalls: BusThreadClient {
   /// One that has ended meanwhile is in nobody's way.
   private func cancel(_ id: UInt64) {
     guard let place = calls.firstIndex(where: { $0.id == id }) else { return }
-    if place == 0 { putCount = 0 }
+    if place == 0 { forgetFirst() }
     calls.remove(at: place).continuation.resume(throwing: CancellationError())
   }
 
@@ -111,42 +112,36 @@ final class NetFrontCalls: BusThreadClient {
   private func putFrames() {
     guard device.isConnected else { return }
     var endedCount = 0
-    while endedCount < calls.count {
-      let call = calls[endedCount]
-      do throws(NetFrontError) {
-        guard try put(call) else { break }
-        call.continuation.resume()
-      } catch { call.continuation.resume(throwing: error) }
+    while endedCount < calls.count, put(calls[endedCount].batch) {
+      calls[endedCount].continuation.resume(returning: refusals)
       endedCount += 1
-      putCount = 0
+      forgetFirst()
     }
     if endedCount > 0 { calls.removeSubrange(..<endedCount) }
   }
 
-  /// - Returns: false when the ring or the pool is full and the call has frames left.
-  private func put(_ call: NetFrontCall) throws(NetFrontError) -> Bool {
-    // Before the first one goes.
-    if putCount == 0 { for index in call.batch.indices { try check(call.batch, index) } }
-    while putCount < call.batch.count {
-      // Again, since room never comes for what a backend that has come back with a smaller limit does not allow.
-      try check(call.batch, putCount)
-      do throws(NetFrontError) { try device.send(call.batch[putCount].span, call.batch.metadata(at: putCount)) } catch {
+  /// - Returns: false when the ring or the pool is full and the first call's batch has frames left.
+  private func put(_ batch: NetFrameBatch) -> Bool {
+    while putCount < batch.count {
+      do throws(NetFrontError) { try device.send(batch[putCount].span, batch.metadata(at: putCount)) } catch {
         if case .busy = error { return false }
-        throw error
+        refusals.append(NetFrontRefusal(index: putCount, error: error))
       }
       putCount += 1
     }
     return true
   }
 
-  private func check(_ batch: NetFrameBatch, _ index: Int) throws(NetFrontError) {
-    try device.check(byteCount: batch[index].count, isSegmented: batch.metadata(at: index).segmentation != nil)
+  private func forgetFirst() {
+    putCount = 0
+    // Mostly there are none, and nothing is to be let go of.
+    if !refusals.isEmpty { refusals = [] }
   }
 
   private func failAll(_ error: NetFrontError) {
     for call in calls { call.continuation.resume(throwing: error) }
     calls.removeAll()
-    putCount = 0
+    forgetFirst()
   }
 
   func ended() {

@@ -93,20 +93,23 @@ public final class NetFrontCard: Sendable {
   ///   the device nor keeps it.
   /// - Throws: what `setting` throws; ``NetFrontError/notConnected`` when the card is closed.
   public func configure(_ setting: @escaping @Sendable (NetFrontDevice) throws(NetFrontError) -> Void) async throws {
-    try await facade.call { id, continuation in
+    _ = try await facade.call { id, continuation in
       NetFrontCall(id: id, batch: NetFrameBatch(), continuation: continuation, setting: setting)
     }
   }
 
-  /// Sends the frames in their order, each with what its batch says of it (``NetFrontDevice/send(_:_:)``), and returns when the last one is on its way: as many are as the ring has slots, and
-  /// the others wait for their turn, behind those of earlier calls.
+  /// Sends the frames in their order, each with what its batch says of it (``NetFrontDevice/send(_:_:)``), and returns when the
+  /// last one is on its way: as many are as the ring has slots, and the others wait for their turn, behind those of earlier calls.
   ///
-  /// - Throws: ``NetFrontError`` for a frame that is too short or too long, none then being sent unless the backend has come
-  ///   back with a smaller limit meanwhile; ``NetFrontError/notConnected`` when the card is closed; `CancellationError`:
-  ///   each frame has then been sent whole or not at all.
-  public func transmit(_ batch: NetFrameBatch) async throws {
-    if batch.isEmpty { return }
-    try await facade.call { id, continuation in NetFrontCall(id: id, batch: batch, continuation: continuation) }
+  /// - Returns: the frames that cannot be sent, by their places; all others are on their way. A frame is looked at in its turn, by
+  ///   the limits that there are then.
+  /// - Throws: ``NetFrontError/notConnected`` when the card is closed, and `CancellationError`: of the frames, those up to some place
+  ///   have then been sent.
+  public func transmit(_ batch: NetFrameBatch) async throws -> [NetFrontRefusal] {
+    if batch.isEmpty { return [] }
+    return try await facade.call { id, continuation in
+      NetFrontCall(id: id, batch: batch, continuation: continuation)
+    }
   }
 
   /// Has the card stand still because its domain is about to be suspended, until ``resume()``: when this returns, nothing looks at

@@ -45,3 +45,12 @@ import NetIf
     }
   }
 }
+
+/// A frame of a batch that a card does not send.
+public struct NetFrontRefusal: Hashable, Sendable {
+  /// Its place in the batch.
+  public let index: Int
+  public let error: NetFrontError
+
+  public init(index: Int, error: NetFrontError) { (self.index, self.error) = (index, error) }
+}

@@ -5,6 +5,8 @@ import NetFront
 /// Sends back whatever arrives, until its task is cancelled.
 func echo(_ frontendPath: String, on platform: any Platform) async throws {
   let card = try await NetFrontCard.connect(to: frontendPath, on: platform)
-  for await batch in card.received { try await card.transmit(batch) }
+  for await batch in card.received {
+    for frame in try await card.transmit(batch) { print("frame \(frame.index) is not sent back: \(frame.error)") }
+  }
   await card.close()
 }

@@ -46,7 +46,7 @@ struct NetCardTests {
     let sent = (0..<50).map { frame($0, byteCount: 14 + $0 * 160) }
     var batch = NetFrameBatch()
     for one in sent { batch.append(one.span) }
-    try await card.transmit(batch)
+    #expect(try await card.transmit(batch).isEmpty)
     var received: [[UInt8]] = []
     for await batch in card.received {
       received += batch.map { Array($0) }
@@ -73,9 +73,10 @@ struct NetCardTests {
       }
       return batch
     }
-    async let first: Void = card.transmit(batches[0])
-    async let second: Void = card.transmit(batches[1])
-    _ = try await (first, second)
+    async let first = card.transmit(batches[0])
+    async let second = card.transmit(batches[1])
+    let refusals = try await (first, second)
+    #expect(refusals.0.isEmpty && refusals.1.isEmpty)
     await card.close()
     var arrived: [[UInt8]] = []
     end.receive { arrived.append($0.bytes.copied()) }
@@ -84,20 +85,28 @@ struct NetCardTests {
     #expect(card.statistics.tx.packets == 2000)
   }
 
-  @Test func badFramesAreRefusedBeforeAnyIsSent() async throws {
+  @Test func aFrameThatCannotBeSentIsNamedAndKeepsNoOtherBack() async throws {
     let machine = try Machine()
     defer { machine.stop() }
     let card = try await machine.card()
-    let good = frame(1)
-    for (bad, error) in [
-      (frame(2, byteCount: 1519), NetFrontError.tooLong(byteCount: 1519, limit: 1518)),
-      ([1, 2, 3], NetFrontError.tooShort(byteCount: 3)),
-    ] {
-      await #expect(throws: error) { try await card.transmit([good, bad]) }
+    let bad = [frame(2, byteCount: 1519), [1, 2, 3]]
+    let refusals = try await card.transmit([frame(1), bad[0], frame(3), bad[1], frame(5)])
+    #expect(
+      refusals == [
+        NetFrontRefusal(index: 1, error: .tooLong(byteCount: 1519, limit: 1518)),
+        NetFrontRefusal(index: 3, error: .tooShort(byteCount: 3)),
+      ])
+    // Nothing of them is left for the next call.
+    #expect(try await card.transmit([frame(6)]).isEmpty)
+    var arrived: [[UInt8]] = []
+    for await batch in card.received {
+      arrived += batch.map { Array($0) }
+      if arrived.count >= 4 { break }
     }
+    #expect(arrived == [1, 3, 5, 6].map { frame($0) })
     await card.close()
-    #expect(card.statistics.tx.packets == 0)
-    await #expect(throws: NetFrontError.notConnected) { try await card.transmit([good]) }
+    #expect(card.statistics.tx.packets == 4)
+    await #expect(throws: NetFrontError.notConnected) { try await card.transmit([frame(1)]) }
     var iterator = card.received.makeAsyncIterator()
     #expect(await iterator.next() == nil)
   }
@@ -152,7 +161,7 @@ struct NetCardTests {
     for request in requests { backend.answer(NetIfTxResponse(id: request.id, status: 0)) }
     // Nothing of the cancelled one is left: the next frame is the next.
     let last = frame(1000, byteCount: 77)
-    try await card.transmit([last])
+    #expect(try await card.transmit([last]).isEmpty)
     var more: [NetIfTxRequest] = []
     while more.isEmpty {
       more += try backend.txRequests()
@@ -198,6 +207,32 @@ struct NetCardTests {
     #expect(rig.holdsNothing)
   }
 
+  /// What waited is looked at by the limits of the backend that sends it.
+  @Test func framesThatWaitMeetTheLimitsOfTheNextBackend() async throws {
+    let machine = try Machine()
+    defer { machine.stop() }
+    let card = try await machine.card()
+    machine.backend.end(within: 5)
+    machine.backend.join()
+    while card.hasCarrier { await Task.yield() }
+    let batch: NetFrameBatch = [frame(1), frame(2, byteCount: 1000), frame(3)]
+    async let refusals = card.transmit(batch)
+    let path = machine.device.frontendPath
+    try machine.rig.directory(path).write([StoreEntry("mtu", 600)])
+    let end = try InProcessEnd()
+    let backend = try Machine.serve(machine.rig, end)
+    let refused = try await refusals
+    #expect(refused == [NetFrontRefusal(index: 1, error: .tooLong(byteCount: 1000, limit: 618))])
+    var arrived: [[UInt8]] = []
+    while arrived.count < 2 {
+      end.receive { arrived.append($0.bytes.copied()) }
+      await Task.yield()
+    }
+    #expect(arrived == [frame(1), frame(3)])
+    await card.close()
+    backend.end(within: 5)
+  }
+
   /// A pause, and an announcement to the new one.
   @Test func transmissionsWaitForABackendThatComesBack() async throws {
     let machine = try Machine()
@@ -207,10 +242,11 @@ struct NetCardTests {
     machine.backend.join()
     while card.hasCarrier { await Task.yield() }
     let one = frame(1, byteCount: 99)
-    async let sent: Void = card.transmit([one])
+    async let sent = card.transmit([one])
     let end = try InProcessEnd()
     let backend = try Machine.serve(machine.rig, end)
-    try await sent
+    let refusals = try await sent
+    #expect(refusals.isEmpty)
     var arrived: [[UInt8]] = []
     while arrived.count < 2 {
       Wakeup.wait(for: end.descriptor, timeout: 1000)

@@ -27,7 +27,8 @@ private func echo(_ path: String, _ guest: LoopbackDomain, batch: Int, _ count: 
   var returned = 0
   var received = card.received.makeAsyncIterator()
   for sent in 1...count / batch {
-    try await card.transmit(frames)
+    let refusals = try await card.transmit(frames)
+    precondition(refusals.isEmpty, "each of them can be sent")
     while returned < sent * batch, let arrived = await received.next() { returned += arrived.count }
   }
   await card.close()

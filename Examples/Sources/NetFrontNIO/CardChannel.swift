@@ -6,8 +6,9 @@ import Synchronization
 ///
 /// What arrives together is read together, and then a read is complete; while its handlers want no read, frames wait in the card, at
 /// most as many as ``NetFrontCard/receivedCapacity``, and others are dropped, as behind any card. What is flushed together is one
-/// batch: a write's promise is kept when its frame is on its way, and broken with the card's error for a frame that it refuses, of which
-/// the others know nothing. It closes with the card, and the card with it.
+/// batch: a write's promise is kept when its frame is on its way, and broken with the card's error for a frame that it refuses; the others go.
+/// Where the card is closed before a batch is on its way, all its promises are broken, though some of its frames may be. It closes
+/// with the card, and the card with it.
 ///
 /// The options are auto-read, and the water marks of what has been written and is not on its way, in bytes.
 ///
@@ -79,48 +80,36 @@ public final class CardChannel: @unchecked Sendable {
   private func transmit() {
     guard !isTransmitting, flushedCount > 0, phase == .active else { return }
     isTransmitting = true
-    let batch = Array(writes.prefix(flushedCount))
+    let sent = Array(writes.prefix(flushedCount))
     writes.removeFirst(flushedCount)
     flushedCount = 0
-    let frames = batch.map(\.frame)
-    let promises = batch.map(\.promise)
-    Task { [card, eventLoop] in
-      let results = await Self.transmit(frames, on: card)
+    var batch = NetFrameBatch()
+    for write in sent { batch.append(write.frame) }
+    let promises = sent.map(\.promise)
+    let byteCount = sent.reduce(0) { $0 + $1.frame.bytes.readableBytes }
+    Task { [card, eventLoop, batch] in
+      let result: Result<[NetFrontRefusal], any Error>
+      do { result = .success(try await card.transmit(batch)) } catch { result = .failure(error) }
       eventLoop.execute {
         self.isTransmitting = false
-        for (promise, result) in zip(promises, results) { promise?.completeWith(result) }
-        self.changePending(by: -frames.reduce(0) { $0 + $1.bytes.readableBytes })
+        Self.complete(promises, with: result)
+        self.changePending(by: -byteCount)
         self.transmit()
       }
     }
   }
 
-  /// As many together as may be. A frame that may be refused for what is in it goes by itself: those before it in a batch would have been
-  /// sent by then, and nobody would know.
-  private static func transmit(_ frames: [CardFrame], on card: NetFrontCard) async -> [Result<Void, any Error>] {
-    var results: [Result<Void, any Error>] = []
-    while results.count < frames.count {
-      let rest = frames.dropFirst(results.count)
-      let finished = rest.prefix { !$0.isUnfinished }
-      results += await transmit(together: Array(finished.isEmpty ? rest.prefix(1) : finished), on: card)
+  private static func complete(
+    _ promises: [EventLoopPromise<Void>?], with result: Result<[NetFrontRefusal], any Error>
+  ) {
+    switch result {
+    case .success(let refusals):
+      for refusal in refusals { promises[refusal.index]?.fail(refusal.error) }
+      // A promise is kept or broken once: the others are left.
+      let refused = Set(refusals.map(\.index))
+      for (index, promise) in promises.enumerated() where !refused.contains(index) { promise?.succeed() }
+    case .failure(let error): for promise in promises { promise?.fail(error) }
     }
-    return results
-  }
-
-  /// A wrong length is found before any of them is sent: then each goes by itself.
-  private static func transmit(
-    together frames: [CardFrame], on card: NetFrontCard
-  ) async -> [Result<Void, any Error>] {
-    var batch = NetFrameBatch()
-    for frame in frames { batch.append(frame) }
-    do {
-      try await card.transmit(batch)
-      return frames.map { _ in .success(()) }
-    } catch NetFrontError.tooShort where frames.count > 1, NetFrontError.tooLong where frames.count > 1 {
-      var results: [Result<Void, any Error>] = []
-      for frame in frames { results += await transmit(together: [frame], on: card) }
-      return results
-    } catch { return frames.map { _ in .failure(error) } }
   }
 
   private func changePending(by byteCount: Int) {

@@ -11,7 +11,4 @@ public struct CardFrame: Hashable, Sendable {
   public init(_ bytes: ByteBuffer, _ metadata: NetPacketMetadata = NetPacketMetadata()) {
     (self.bytes, self.metadata) = (bytes, metadata)
   }
-
-  /// Whether the card is to do something to it, which it cannot to any frame.
-  var isUnfinished: Bool { metadata.checksum == .blank || metadata.segmentation != nil }
 }

@@ -1,4 +1,5 @@
 import NIOCore
+import NetFront
 import NetFrontTool
 
 /// An ``IPv4Host`` in a ``CardChannel``'s pipeline: what asks it for something is answered, what does not goes no further.
@@ -25,7 +26,11 @@ public final class IPv4HostHandler: ChannelDuplexHandler {
     var bytes = Array(frame.bytes.readableBytesView)
     bytes.finish(frame.metadata)
     guard case .answer(let answer) = host.take(bytes) else { return }
-    context.write(wrapOutboundOut(CardFrame(context.channel.allocator.buffer(bytes: answer))), promise: nil)
+    let sent = context.eventLoop.makePromise(of: Void.self)
+    sent.futureResult.assumeIsolated().whenFailure { error in
+      if error is NetFrontError { self.host.answersWereRefused(1) }
+    }
+    context.write(wrapOutboundOut(CardFrame(context.channel.allocator.buffer(bytes: answer))), promise: sent)
   }
 
   public func channelReadComplete(context: ChannelHandlerContext) {

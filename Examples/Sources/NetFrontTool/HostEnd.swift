@@ -34,8 +34,11 @@ public final class HostEnd: CardEnd {
 
   public func take(_ frame: borrowing NetFrontFrame, _ card: NetFrontDevice, now: Uptime) {
     switch host?.take(frame.finished()) {
-    // What finds no room is lost, as on any network; the card counts it.
-    case .answer(let answer)?: try? card.send(answer.span)
+    case .answer(let answer)?:
+      do throws(NetFrontError) { try card.send(answer.span) } catch {
+        // What finds no room is lost, as on any network; the card counts it.
+        if error != .busy { host?.answersWereRefused(1) }
+      }
     case .resolved(let address, let mac)?: ping?.resolved(address, mac)
     case .echoReply(let reply)?: if let line = ping?.take(reply, now: now) { say(line) }
     case .nothing?, nil: break

@@ -16,12 +16,14 @@ public struct IPv4Host: Sendable {
     public var passedOver: UInt64 = 0
     /// Wrong in itself.
     public var malformed: UInt64 = 0
+    /// Answers that the card does not send: a ping may be longer than what it takes.
+    public var answersRefused: UInt64 = 0
 
     public init() {}
 
     public var description: String {
       "answered \(arpRequestsAnswered) ARP requests, \(echoRequestsAnswered) pings and \(datagramsAnswered) datagrams; "
-        + "\(passedOver) other frames, \(malformed) malformed ones"
+        + "\(passedOver) other frames, \(malformed) malformed ones; \(answersRefused) answers were not taken by the card"
     }
   }
 
@@ -68,6 +70,9 @@ public struct IPv4Host: Sendable {
       return .nothing
     }
   }
+
+  /// The card does not send so many of the answers.
+  public mutating func answersWereRefused(_ count: Int) { counts.answersRefused &+= UInt64(count) }
 
   // MARK: ARP
 

@@ -19,7 +19,7 @@ public struct Responder {
   public mutating func run() async throws {
     for await batch in card.received {
       let answers = answers(to: batch)
-      if !answers.isEmpty { try await card.transmit(answers) }
+      host.answersWereRefused(try await card.transmit(answers).count)
     }
   }
 

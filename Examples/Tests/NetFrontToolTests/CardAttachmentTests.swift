@@ -32,7 +32,8 @@ struct CardAttachmentTests {
     #expect(attachment.outcome == nil)
     #expect(
       attachment.summary.last
-        == "10.9.0.2/24: answered 1 ARP requests, 1 pings and 1 datagrams; 0 other frames, 0 malformed ones")
+        == "10.9.0.2/24: answered 1 ARP requests, 1 pings and 1 datagrams; 0 other frames, 0 malformed ones; "
+        + "0 answers were not taken by the card")
     card.stopBackend()
     #expect(card.loopback.grantCounts.sharedPages == 0 && card.loopback.openPortCount == 0)
   }

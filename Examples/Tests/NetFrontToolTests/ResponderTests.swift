@@ -54,4 +54,23 @@ struct ResponderTests {
     #expect(try await responder.value.datagramsAnswered == 1)
     neighbour.stopBackend()
   }
+
+  /// Whoever is at the other end of the card decides how long a ping is, and ends nothing with it.
+  @Test func aPingThatIsTooLongToAnswerIsCountedAndOthersAreAnswered() async throws {
+    let neighbour = try Neighbour()
+    let card = try await NetFrontCard.connect(
+      to: neighbour.device.frontendPath, on: neighbour.guest, log: Neighbour.quiet)
+    let responder = Task {
+      var responder = Responder(card, network: IPv4Network("10.9.0.2/24")!)
+      try await responder.run()
+      return responder.counts
+    }
+    let long = Frames.ip(1, Frames.icmp(8, [UInt8](repeating: 7, count: 3000)))
+    neighbour.end.send(long.span)
+    #expect(await answer(to: Frames.arp(), from: neighbour)?[20...21] == [0, 2])
+    await card.close()
+    let counts = try await responder.value
+    #expect(counts.answersRefused == 1 && counts.arpRequestsAnswered == 1)
+    neighbour.stopBackend()
+  }
 }
