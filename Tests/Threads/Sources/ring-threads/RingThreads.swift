@@ -19,7 +19,7 @@ import XenRing
 
   /// 0: the rings lost no event where processors were seen to reorder; 3: they did; 4: processors were not seen to.
   static func barriers() -> Int32 {
-    let found = Barriers.run(enough: 100_000, seconds: 20)
+    let found = Barriers.run(enough: 100_000, seconds: 60)
     let (requests, responses) = (found.requestsLost, found.responsesLost)
     print(
       "\(found.rounds) rounds, lost: \(requests) requests, \(responses) responses, \(found.bareLost) without a ring")
