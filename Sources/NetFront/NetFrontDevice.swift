@@ -302,11 +302,13 @@
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
     try readCarrier(device)
-    guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
-    self.queues = queues
     // Once more: the backend that has connected may be another one than that whose offer the rings were made for.
-    queues.offloads = features.agreedOffloads(with: try NetBackendKeys(from: device.other))
+    let keys = try NetBackendKeys(from: device.other)
+    // Nothing of us changes before all that may be wrong with the backend's keys has been found.
+    guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
     while counted.count < queues.count { counted.append(NetStatistics()) }
+    queues.offloads = features.agreedOffloads(with: keys)
+    self.queues = queues
     // Once more for all that we pushed before the backend was listening.
     queues.kick()
     if offered?.leavesHeadroom == true {

@@ -25,6 +25,8 @@ final class ManyRingsNetBackend: BackendDriver, Backend {
   let watchedKeys = ["xdp-headroom", "request-multicast-control"]
   /// What it offers before the frontend publishes anything, besides `feature-rx-copy` and `feature-sg`.
   var offered: [StoreEntry]
+  /// What it writes beside the state in which it is connected.
+  var keysAtTheConnection: [StoreEntry] = []
   private(set) var device: XenbusDevice?
   private var queues: [Queue] = []
   private let buffer = PrivatePages(pageCount: 1)
@@ -65,7 +67,7 @@ final class ManyRingsNetBackend: BackendDriver, Backend {
         tx: EventChannelPort(rawValue: port), rx: rxPort.map(EventChannelPort.init(rawValue:)))
       queues.append(Queue(tx: tx, rx: rx, channels))
     }
-    return []
+    return keysAtTheConnection
   }
 
   func start(_ device: XenbusDevice) {}

@@ -81,6 +81,18 @@ struct NetFrontQueuesTests {
     }
   }
 
+  /// What was offered before was right.
+  @Test(arguments: ["feature-sg", "feature-gso-tcpv4", "carrier"])
+  func aKeyThatTurnsBadWhenTheBackendConnectsClosesTheCardAlone(key: String) throws {
+    backend.keysAtTheConnection = [StoreEntry(key, "x")]
+    let pair = try NetPair(features: NetFeatures(maxQueueCount: 4), backend: backend)
+    pair.guest.sharedPageLimit = 4096
+    #expect(try pair.scheduler.run { try pair.frontendError != nil })
+    #expect(try pair.frontendError?.contains("\(pair.device.backendPath)/\(key) holds \"x\"") == true)
+    #expect(!pair.card.isConnected && pair.card.queueStatistics.total == NetStatistics())
+    #expect(try pair.scheduler.run { try pair.frontendState == .closed && pair.holdsNothing })
+  }
+
   private func flow(_ number: Int, _ network: NetHeaders.Network, _ sequence: Int) -> [UInt8] {
     var packet = TestPacket(network: network, transport: number % 2 == 0 ? .tcp : .udp)
     packet.ports = (UInt16(1024 + number), 80)
