@@ -19,8 +19,16 @@
       init() throws(ResourceError) { wakeup = try Wakeup() }
     }
 
-    /// In bytes, of the export, as it was when a connection of the store's was last made.
-    final class Size: Sendable { let value = Atomic<UInt64>(0) }
+    /// What a store's connections know of their disk together: a flush on one is for the writes of all.
+    final class Disk: Sendable {
+      /// In bytes, of the export, as it was when a connection was last made.
+      let byteCount = Atomic<UInt64>(0)
+      /// How many commands that change something the server has done; and how many of these before a flush that it has done.
+      fileprivate let changeCount = Atomic<UInt64>(0)
+      fileprivate let flushedCount = Atomic<UInt64>(0)
+      /// For good: who has not been told yet that what he wrote may be gone is told by his next flush.
+      fileprivate let hasLostWrites = Atomic(false)
+    }
 
     private struct Operation {
       enum Step { case transfer, flushBefore, transferBetween, flushAfter, flush, discard }
@@ -31,13 +39,15 @@
       var bounce: Bounce?
       /// Bytes that are done.
       var done: UInt64 = 0
+      /// How many commands a flush comes after.
+      var changeCount: UInt64 = 0
       /// In nanoseconds: when it is no longer waited for.
       var deadline: UInt64 = 0
     }
 
     let address: NBDAddress
     private let options: NBDStoreOptions
-    let size: Size
+    let disk: Disk
     private let lock = Mutex(())
 
     private var link: NBDLink?
@@ -69,10 +79,16 @@
     private static let maxTrimByteCount: UInt64 = 1 << 30
     /// Before the reason when a server answers, and is of no use.
     private static let unfit = "unfit: "
+    private static let lostWrites =
+      "the connection ended after writes that were not flushed, which may be lost: the disk must connect anew"
 
     /// Connects, which takes as long as the options say at most.
-    init(_ address: NBDAddress, _ options: NBDStoreOptions, _ size: Size = Size()) throws(NBDStoreError) {
-      (self.address, self.options, self.size) = (address, options, size)
+    ///
+    /// - Parameter export: what another connection of the store's has found, and this one must find, too.
+    init(
+      _ address: NBDAddress, _ options: NBDStoreOptions, _ disk: Disk = Disk(), like export: NBDExport? = nil
+    ) throws(NBDStoreError) {
+      (self.address, self.options, self.disk, self.export) = (address, options, disk, export)
       (epoll, timer) = (linux_epoll(), linux_timer())
       guard epoll >= 0, timer >= 0, linux_epoll_watch(epoll, timer, 1, 0) == 0 else {
         throw .cannotConnect(address, reason: "no file descriptor is left: raise the limit of open files")
@@ -99,11 +115,12 @@
     /// Readable when ``serve(_:_:)`` has something to do.
     var descriptor: CInt { epoll }
 
-    /// As it was first connected to, with its present size.
+    /// As it was first connected to, with its present size as far as that is whole sectors.
     var currentExport: NBDExport {
       lock.withLock { _ in
         var export = export!
-        export.byteCount = size.value.load(ordering: .relaxed)
+        let byteCount = disk.byteCount.load(ordering: .relaxed)
+        export.byteCount = byteCount - byteCount % UInt64(export.sectorByteCount)
         return export
       }
     }
@@ -180,6 +197,8 @@
       case .flush, .flushBefore, .flushAfter:
         // As the protocol has it, what a server that knows no flush has answered is on its medium.
         guard export.canFlush else { return advance(number, now) }
+        guard !disk.hasLostWrites.load(ordering: .relaxed) else { return finish(number, fault: Self.lostWrites) }
+        operations[number]!.changeCount = disk.changeCount.load(ordering: .relaxed)
         command = link.flush()
       case .discard:
         guard export.canTrim else { return finish(number, fault: "it discards nothing") }
@@ -211,6 +230,11 @@
     /// An operation's command has been done.
     private func advance(_ number: Int, _ now: UInt64) {
       guard let operation = operations[number], let export else { return }
+      switch operation.step {
+      case .flush, .flushBefore, .flushAfter: disk.flushedCount.max(operation.changeCount, ordering: .relaxed)
+      case .transfer where operation.request.kind == .read: break
+      case .transfer, .transferBetween, .discard: disk.changeCount.add(1, ordering: .relaxed)
+      }
       switch operation.step {
       case .flush, .flushAfter: return finish(number, fault: nil)
       case .flushBefore:
@@ -298,7 +322,7 @@
         } else {
           export = found
         }
-        size.value.store(found.byteCount, ordering: .relaxed)
+        disk.byteCount.store(found.byteCount, ordering: .relaxed)
         (isConnected, backOff) = (true, Self.firstBackOff)
       } catch { lose(export == nil ? Self.unfit + error.description : error.description, now) }
     }
@@ -316,6 +340,11 @@
     private func lose(_ reason: String, _ now: UInt64) {
       // Closed first: libnbd has the requests' memory until then.
       link = nil
+      if isConnected, export?.canFlush == true,
+        disk.changeCount.load(ordering: .relaxed) > disk.flushedCount.load(ordering: .relaxed)
+      {
+        disk.hasLostWrites.store(true, ordering: .relaxed)
+      }
       (isConnected, watched, self.reason) = (false, nil, reason)
       linkDeadline = now + backOff
       backOff = min(backOff * 2, Self.maxBackOff)

@@ -7,9 +7,10 @@
 
   /// A disk that an NBD server has: a qcow2 image through qemu-nbd, nbdkit's plugins, or storage across the network.
   ///
-  /// Where the server says that several connections see each other's writes, each queue of the disk has one; else all queues
-  /// share one. A connection that ends fails what is under way, with the reason, and is made again; requests that come meanwhile
-  /// wait a while. A disk that the server has made larger or smaller is noticed when a connection is made.
+  /// Where the server says that several connections see each other's writes, each queue of the disk has one, as far as the server
+  /// allows; else all queues share one. A connection that ends fails what is under way, with the reason, and is made again; requests
+  /// that come meanwhile wait a while. Where something had been written and not flushed, nobody knows whether the server still has
+  /// it: then all flushes fail from there on. A disk that the server has made larger or smaller is noticed when a connection is made.
   ///
   /// A server that knows no flush is taken at its word that what it has answered is on its medium, as the protocol has it.
   public final class NBDStore: BlockStore {
@@ -21,8 +22,11 @@
     private let own: NBDQueue
     private let holder = Mutex(Holder())
 
-    /// Of the first connection, where each queue has one.
-    private struct Holder { weak var queue: NBDQueue? }
+    /// Of the first connection, where each queue has one; and whether the server has refused further ones, so that it is shared.
+    private struct Holder {
+      weak var queue: NBDQueue?
+      var isLimited = false
+    }
 
     /// Connects.
     public init(
@@ -46,16 +50,15 @@
     }
 
     public func makeQueue() throws(ResourceError) -> any BlockStore {
-      guard first.currentExport.canMultiConnect else { return try NBDQueue(first) }
-      let isFree = holder.withLock { $0.queue == nil }
-      do throws(NBDStoreError) {
-        let connection = isFree ? first : try NBDConnection(address, options, first.size)
-        do throws(ResourceError) {
-          let queue = try NBDQueue(connection)
-          if isFree { holder.withLock { $0.queue = queue } }
-          return queue
-        } catch { throw .cannotConnect(address, reason: error.description) }
-      } catch { throw ResourceError(error.description) }
+      let export = first.currentExport
+      guard export.canMultiConnect else { return try NBDQueue(first) }
+      let (isFree, isLimited) = holder.withLock { ($0.queue == nil, $0.isLimited) }
+      if !isFree, !isLimited, let connection = try? NBDConnection(address, options, first.disk, like: export) {
+        return try NBDQueue(connection)
+      }
+      let queue = try NBDQueue(first)
+      holder.withLock { $0 = isFree ? Holder(queue: queue) : Holder(queue: $0.queue, isLimited: true) }
+      return queue
     }
 
     public func submit(_ requests: Span<StoreRequest>, to completions: inout StoreCompletions) {

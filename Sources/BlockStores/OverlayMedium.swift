@@ -8,6 +8,8 @@ protocol OverlayMedium: AnyObject, Sendable {
   var path: FilePath { get }
   /// As it is now.
   func byteCount() throws(FileFault) -> UInt64
+  /// Whether it has no data, as a new file that has been made longer.
+  func hasNoData() throws(FileFault) -> Bool
   /// Makes a new file that long, which reads as zeros.
   func extend(to byteCount: UInt64) throws(FileFault)
   /// Fills the bytes from there.
@@ -52,6 +54,12 @@ final class FileMedium: OverlayMedium {
     let end = lseek(descriptor, 0, SEEK_END)
     guard end >= 0 else { throw .system(Errno(rawValue: errno)) }
     return UInt64(end)
+  }
+
+  func hasNoData() throws(FileFault) -> Bool {
+    if linux_seek_data(descriptor, 0) >= 0 { return false }
+    guard errno == ENXIO else { throw .system(Errno(rawValue: errno)) }
+    return true
   }
 
   /// What it is like as a base.

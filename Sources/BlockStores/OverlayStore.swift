@@ -83,8 +83,10 @@ public final class OverlayStore: BlockStore {
       : try said(file.path) { () throws(FileFault) in
         try file.read(at: 0, byteCount: OverlayLayout.headerByteCount)
       }
-    // One whose making was cut short has no header, the last thing that it gets.
-    if found.allSatisfy({ $0 == 0 }) { return try make(file, base, clusterByteCount) }
+    // One whose making was cut short has no header, the first thing that is written to it. Others may begin with zeros, too.
+    if found.allSatisfy({ $0 == 0 }), try said(file.path, { () throws(FileFault) in try file.hasNoData() }) {
+      return try make(file, base, clusterByteCount)
+    }
     let header: OverlayHeader
     do throws(OverlayHeader.Fault) { header = try OverlayHeader(from: found) } catch {
       switch error {

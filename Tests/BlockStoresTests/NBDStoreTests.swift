@@ -181,6 +181,62 @@ struct NBDStoreTests {
     #expect(driver.read(sector: 16, byteCount: 4096) == pattern(4096, seed: 4))
   }
 
+  /// Nobody knows what a server that has died had in its memory alone; whoever comes back says nothing of it.
+  @Test(arguments: [false, true]) func writesThatNoFlushHasCoveredFailTheFlushesBehindTheLoss(isCovered: Bool) throws {
+    let server = try NBDServer(nbdkit: "memory", "1M")
+    let store = try NBDStore(server.address, options: options())
+    let (driver, other) = (try StoreDriver(queueOf: store), try StoreDriver(queueOf: store))
+    #expect(driver.perform(.flush, sector: 0) && driver.write(pattern(4096, seed: 4), sector: 16))
+    // On another connection, which covers the writes of all.
+    if isCovered { #expect(other.perform(.flush, sector: 0)) }
+    server.kill()
+    try server.start()
+    for driver in [driver, other] {
+      // What finds the connection dead fails with it.
+      #expect(waits { driver.read(sector: 16, byteCount: 512) == [UInt8](repeating: 0, count: 512) })
+    }
+    for driver in [driver, other] {
+      for kind in [BlkRequest.Kind.flush, .writeBarrier] {
+        driver.put(kind, sector: 0)
+        #expect(driver.run() && driver.results == [0: isCovered])
+        #expect(driver.failure?.contains("writes that were not flushed, which may be lost") ?? false != isCovered)
+        driver.forget()
+      }
+    }
+    #expect(driver.write(pattern(512, seed: 5), sector: 0) && driver.read(sector: 0, byteCount: 512) != nil)
+    // A disk that is connected anew begins anew.
+    let next = try StoreDriver(queueOf: NBDStore(server.address))
+    #expect(next.perform(.flush, sector: 0))
+  }
+
+  @Test func serverThatReturnsWithSmallerBlocksKeepsTheDisksSectors() throws {
+    let blocks = "blocksize-minimum="
+    let server = try NBDServer(nbdkit: "--filter=blocksize-policy", "memory", "1M", blocks + "4096")
+    let store = try NBDStore(server.address, options: options())
+    let driver = try StoreDriver(queueOf: store)
+    #expect(store.geometry.sectorByteCount == 4096 && store.geometry.sectorCount == 2048)
+    server.kill()
+    try server.start([blocks + "512", "size=1049088"])
+    #expect(waits { driver.read(sector: 0, byteCount: 4096) != nil })
+    // Another connection of the same disk's.
+    #expect(try StoreDriver(queueOf: store).read(sector: 8, byteCount: 4096) != nil)
+    #expect(store.geometry.sectorByteCount == 4096 && store.geometry.sectorCount == 2048)
+  }
+
+  @Test func serverWithFewerConnectionsThanQueuesHasThemShared() throws {
+    let server = try NBDServer(nbdkit: "--filter=limit", "memory", "1M", "limit=2")
+    var options = options()
+    options.connectSeconds = 1
+    let store = try NBDStore(server.address, options: options)
+    let drivers = try (0..<4).map { _ in try StoreDriver(queueOf: store) }
+    for (number, driver) in drivers.enumerated() {
+      #expect(driver.write(pattern(4096, seed: number), sector: UInt64(8 * number)))
+    }
+    for (number, driver) in drivers.reversed().enumerated() {
+      #expect(driver.read(sector: UInt64(8 * number), byteCount: 4096) == pattern(4096, seed: number))
+    }
+  }
+
   @Test func serverThatStaysAwayIsWaitedForAndNoLonger() throws {
     let server = try NBDServer(nbdkit: "memory", "1M")
     let driver = try StoreDriver(queueOf: NBDStore(server.address, options: options(wait: 0.3)))

@@ -85,6 +85,22 @@ struct OverlayStoreTests {
     #expect(driver.read(sector: 0, byteCount: expected.count) == expected)
   }
 
+  /// As images of some file systems do.
+  @Test func fileThatBeginsWithZerosIsNotWrittenOver() throws {
+    let base = try TemporaryFile(basePattern)
+    let bytes = [UInt8](repeating: 0, count: 65_536) + pattern(65_536, seed: 12)
+    let other = try TemporaryFile(bytes)
+    #expect(throws: OverlayStoreError.notAnOverlay(other.path)) {
+      try OverlayStore(base: base.path, overlay: other.path)
+    }
+    #expect(try other.bytes() == bytes)
+    // One whose making was cut short is made anew.
+    let unfinished = try TemporaryFile()
+    try FileDescriptor.open(unfinished.path, .readWrite).closing { try $0.resize(to: 1 << 30) }
+    let driver = try StoreDriver(queueOf: OverlayStore(base: base.path, overlay: unfinished.path))
+    #expect(driver.read(sector: 0, byteCount: basePattern.count) == basePattern)
+  }
+
   @Test func baseThatIsAnotherOrHasChangedIsRefused() throws {
     let base = try TemporaryFile(basePattern)
     let overlay = try TemporaryFile()

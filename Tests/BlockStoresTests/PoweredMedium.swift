@@ -71,6 +71,8 @@ final class PoweredMedium: OverlayMedium {
 
   func byteCount() throws(FileFault) -> UInt64 { try perform { UInt64($0.cached.count) } }
 
+  func hasNoData() throws(FileFault) -> Bool { try perform { $0.cached.allSatisfy { $0 == 0 } } }
+
   /// At once on the medium: it is only done to a file that has nothing in it.
   func extend(to byteCount: UInt64) throws(FileFault) {
     try perform {

@@ -19,6 +19,7 @@
 #include <sys/statfs.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 int linux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
@@ -129,6 +130,8 @@ int linux_block_discard(int descriptor, unsigned long long offset, unsigned long
 }
 
 const int linux_punch_hole_mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+long long linux_seek_data(int descriptor, long long offset) { return lseek(descriptor, offset, SEEK_DATA); }
 
 int linux_punch_hole(int descriptor, long long offset, long long length) {
   return fallocate(descriptor, linux_punch_hole_mode, offset, length);

@@ -82,4 +82,7 @@ extern const int linux_punch_hole_mode;
 /// Makes a hole in a file and leaves its size (fallocate(2)); -1 on failure.
 int linux_punch_hole(int descriptor, long long offset, long long length);
 
+/// Where a file's first data is from there on (SEEK_DATA); -1 on failure, ENXIO where it has none.
+long long linux_seek_data(int descriptor, long long offset);
+
 #endif
