@@ -39,11 +39,7 @@ final class NetFrontCalls: BusThreadClient {
     (self.device, mail, self.inbox) = (device, BusMail(mailbox), inbox)
   }
 
-  /// Frames either way.
-  var workCount: UInt64? {
-    let counts = device.statistics
-    return [counts.tx, counts.rx].reduce(0) { $0 &+ $1.packets &+ $1.errors &+ $1.drops }
-  }
+  var workCount: UInt64? { device.workCount }
 
   var isIdle: Bool { calls.isEmpty && !mail.awaitsConnection && device.inFlightCount == 0 }
 

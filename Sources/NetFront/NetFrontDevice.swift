@@ -213,6 +213,13 @@
     return sum
   }
 
+  /// Grows with each frame that is put, answered or received: ``BusThreadClient/workCount`` for whoever has a card.
+  public var workCount: UInt64 {
+    let (tx, rx) = (statistics.tx, statistics.rx)
+    // What is in flight counts once, and again when it is answered.
+    return 2 &* (tx.packets &+ tx.errors &+ tx.drops) &+ UInt64(inFlightCount) &+ rx.packets &+ rx.errors &+ rx.drops
+  }
+
   /// The same, each queue for itself.
   public var queueStatistics: [NetStatistics] {
     var sums = counted

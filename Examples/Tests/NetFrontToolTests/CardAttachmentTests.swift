@@ -103,6 +103,29 @@ struct CardAttachmentTests {
     card.stopBackend()
   }
 
+  /// Events that ask for nothing, as fast as they can be raised: a few at once, then fewer and fewer, down to two in a tenth of a second.
+  @Test func aStormOfEventsCostsAWakeNowAndThen() throws {
+    let card = try Neighbour()
+    let count = IdleEnd.Count()
+    let attachment = try card.attach(IdleEnd(count))
+    #expect(isConnected(card))
+    let before = count.value.load(ordering: .relaxed)
+    card.loopback.eventFaults.spurious = .oneIn(1)
+    let start = Uptime.now.nanoseconds
+    var eventCount = 0
+    while eventCount < 20_000 || Uptime.now.nanoseconds - start < 300_000_000 {
+      card.loopback.deliverHeldEvents()
+      eventCount += 1
+    }
+    let seconds = Double(Uptime.now.nanoseconds - start) / 1e9
+    let polls = count.value.load(ordering: .relaxed) - before
+    #expect(Double(polls) < 60 + 20 * seconds, "\(polls) polls for \(eventCount) events in \(seconds) seconds")
+    card.loopback.eventFaults.spurious = .never
+    // Whatever asks for something is answered all the same.
+    #expect(attachment.close())
+    card.stopBackend()
+  }
+
   @Test func backendThatComesBackIsFollowed() throws {
     let card = try Neighbour()
     let attachment = try card.attachHost()
@@ -281,6 +304,25 @@ private enum Tap {
 }
 
 /// Sends one frame when it is told to.
+/// Counts how often it is asked for something to do.
+private final class IdleEnd: CardEnd {
+  final class Count: Sendable { let value = Atomic(0) }
+
+  private let count: Count
+  let summary = ""
+
+  init(_ count: Count) { self.count = count }
+
+  func connected(_ card: NetFrontDevice) {}
+
+  func take(_ frame: borrowing NetFrontFrame, _ card: NetFrontDevice, now: Uptime) {}
+
+  func poll(_ card: NetFrontDevice, now: Uptime) -> PollOutcome {
+    count.value.add(1, ordering: .relaxed)
+    return .idle
+  }
+}
+
 private final class OneFrame: CardEnd {
   /// 1 when it is told to, 2 when it has.
   final class Step: Sendable {
