@@ -10,6 +10,7 @@ final class BlkBackDevice: Backend {
   private var accepted: BlkBackOptions
   private let recordHook: RecordHook?
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
+  private let remainders: BlkBackRemainders
   private(set) var negotiation = Negotiation()
   private var queues: [BlkBackQueue] = []
   private var failure: FirstFault<String>?
@@ -19,9 +20,10 @@ final class BlkBackDevice: Backend {
   private var record: InFlightRecord?
 
   init(
-    store: any BlockStore, options: BlkBackOptions, recordHook: RecordHook?,
+    store: any BlockStore, options: BlkBackOptions, recordHook: RecordHook?, remainders: BlkBackRemainders,
     whenClosed: @escaping (XenbusDevice, BlkBackStatistics) -> Void
   ) {
+    self.remainders = remainders
     self.store = store
     self.options = options
     accepted = options
@@ -309,9 +311,11 @@ final class BlkBackDevice: Backend {
     let deadline = Uptime.now.nanoseconds + 1_000_000_000
     var statistics = BlkBackStatistics()
     for queue in queues {
-      if !queue.drain(until: deadline) {
+      let remainder = queue.leave()
+      if !remainder.settle(until: deadline) {
         device.log.error(
-          "\(device.own.path): the store does not complete what it was given; its buffers are left to it")
+          "\(device.own.path): the store does not complete what it was given; it keeps the buffers until it has")
+        remainders.keep(remainder, of: device.own.path)
       }
       device.log.debug("\(device.own.path): disconnected; \(queue.ringDump)")
       statistics += queue.statistics

@@ -9,6 +9,7 @@ public struct BlkBackDriver: BackendDriver {
   package var recordHook: RecordHook?
   private let makeStore: (XenbusDevice) throws(DeviceError) -> any BlockStore
   private let whenClosed: (XenbusDevice, BlkBackStatistics) -> Void
+  private let remainders = BlkBackRemainders()
 
   /// - Parameters:
   ///   - type: the name under `backend/`: "vbd" for disks that no kernel driver claims.
@@ -28,7 +29,12 @@ public struct BlkBackDriver: BackendDriver {
   }
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
-    BlkBackDevice(
-      store: try makeStore(device), options: options, recordHook: recordHook, whenClosed: whenClosed)
+    let count = remainders.settle(for: device.own.path)
+    guard count == 0 else {
+      throw .unavailable("the store has not completed \(count) requests that it had when the disk was disconnected")
+    }
+    return BlkBackDevice(
+      store: try makeStore(device), options: options, recordHook: recordHook, remainders: remainders,
+      whenClosed: whenClosed)
   }
 }

@@ -1,5 +1,4 @@
 import BlkIf
-import Synchronization
 import XenRing
 
 /// What is left to do when nobody polls any more.
@@ -47,33 +46,12 @@ extension BlkBackWork {
     guard succeeded else { throw .resource(completions.failure.take() ?? "the store has failed a flush") }
   }
 
-  /// The payload's memory belongs to the store until it has completed what it has: waits for that, and answers nobody.
-  ///
-  /// - Parameter deadline: in nanoseconds of the machine's clock.
-  /// - Returns: false when the store has not done so by then; the memory is then its own for good.
-  mutating func drain(until deadline: UInt64) -> Bool {
+  /// The payload's memory belongs to the store until it has completed what it has: what is to be waited for.
+  mutating func leave() -> BlkBackRemainder {
     // What never went to the store is nothing to wait for.
     for place in arrived { places[place] = nil }
     if let barrier, !barrierIsSubmitted { places[barrier] = nil }
-    while places.contains(where: { $0 != nil }) {
-      store.reap(into: &completions)
-      for index in completions.list.indices { places[completions.list[index].slot] = nil }
-      completions.list.removeAll(keepingCapacity: true)
-      guard places.contains(where: { $0 != nil }) else { break }
-      guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else {
-        // Memory that somebody may still write is never given back.
-        keepForGood(buffers)
-        keepForGood(pieces)
-        persistent?.abandon()
-        return false
-      }
-      Wakeup.wait(for: descriptor, timeout: 10)
-    }
-    return true
+    return BlkBackRemainder(
+      of: Set(places.indices.filter { places[$0] != nil }), in: store, buffers, pieces, persistent)
   }
 }
-
-/// Has an object live as long as the process, for a store that may still use its memory.
-func keepForGood(_ object: any AnyObject & Sendable) { keptForGood.withLock { $0.append(object) } }
-
-private let keptForGood = Mutex<[any AnyObject & Sendable]>([])

@@ -41,11 +41,8 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     return try work.finishAll(until: deadline)
   }
 
-  /// Waits for what the store still has. Only after the host has stopped the queue.
-  ///
-  /// - Parameter deadline: in nanoseconds of the machine's clock.
-  /// - Returns: false when the store still has the queue's memory.
-  func drain(until deadline: UInt64) -> Bool { work.drain(until: deadline) }
+  /// What the store still has, to be waited for. Only after the host has stopped the queue, and the last thing that is asked of it.
+  func leave() -> BlkBackRemainder { work.leave() }
 
   /// Only when nobody polls.
   var statistics: BlkBackStatistics { work.statistics }

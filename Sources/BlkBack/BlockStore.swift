@@ -19,8 +19,9 @@ public protocol BlockStore: AnyObject, Sendable {
 
   /// Completes what has been done since. Never blocks.
   ///
-  /// What a queue was given up with, because it was not completed within a second of its frontend's leave, may be completed
-  /// to the completions of any later one: it is forgotten there. Two queues at work must not have each other's.
+  /// A queue whose frontend leaves is given a second to complete what it has. One that does not is kept, with the memory of its
+  /// requests, and its disk is not served again before it has: it is asked each time that a disk is to be served, on the bus's thread.
+  /// Two queues at work must not have each other's.
   func reap(into completions: inout StoreCompletions)
 
   /// Readable when ``reap(into:)`` would complete something; nil for a store that completes everything in `submit`.

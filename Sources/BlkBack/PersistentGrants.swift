@@ -138,9 +138,6 @@ struct PersistentGrants {
     runs[number] = nil
     freeRuns.append(number)
   }
-
-  /// Leaves everything mapped for good, for whoever still uses it.
-  func abandon() { for case let run? in runs { keepForGood(run.mapping) } }
 }
 
 /// The place of a request in the order in which its queue has begun them.
