@@ -172,7 +172,7 @@ struct BlkFrontDiskTests {
 
   @Test func cancelledConnectionEndsAtOnceAndLeavesNothing() async throws {
     let connecting = Task { [path = device.frontendPath, guest = rig.guest] in
-      try await BlkFrontDisk.connect(to: path, on: guest, timeout: .seconds(20), log: .silent)
+      try await BlkFrontDisk.connect(to: path, on: guest, timeout: .seconds(600), log: .silent)
     }
     // Its thread is there: a backend that offers, and then answers nobody, sees its rings.
     let bus = try Bus(on: rig.driverDomain, log: .silent)

@@ -6,7 +6,7 @@ import XenLoopback
 
 /// The card of async programs, with packets that are not finished and with several queues.
 // For what hangs. The limit counts while a test waits for its turn among all the others, too, which takes minutes on two processors.
-@Suite(.timeLimit(.minutes(10)))
+@Suite(.timeLimit(.minutes(30)))
 struct NetCardMetadataTests {
   private final class UnfinishedEcho: NetworkEnd {
     let offloads = NetOffloads.all

@@ -6,7 +6,7 @@ import XenLoopback
 
 /// X9: a card of async programs whose domain is suspended and resumed.
 // For what hangs. The limit counts while a test waits for its turn among all the others, too, which takes minutes on two processors.
-@Suite(.timeLimit(.minutes(10)))
+@Suite(.timeLimit(.minutes(30)))
 struct NetCardSuspendTests {
   private let rig: Rig
   private let device: Toolstack.Device

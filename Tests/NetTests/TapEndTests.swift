@@ -8,15 +8,15 @@ import Testing
 import XenLoopback
 
 /// N20: a card whose other end is a TAP device of this machine, where that lets us have one.
-@Suite(.enabled(if: Tap.missing == nil, "\(Tap.missing ?? "")"), .serialized)
+@Suite(.enabled(if: TapDevices.missing == nil, "\(TapDevices.missing ?? "")"), .serialized)
 struct TapEndTests {
   @Test func removedInterfaceTakesTheLinkDownAndNothingElse() throws {
-    let tap = try TapInterface(name: Tap.name)
+    let tap = try TapInterface(name: TapDevices.name())
     let end = TapEnd(tap)
     let pair = try NetPair(end: end)
     try pair.connect()
     #expect(pair.card.hasCarrier && end.wakeDescriptor == tap.descriptor)
-    try Tap.ip("link", "delete", Tap.name)
+    try Tap.ip("link", "delete", tap.name)
     let isDown = pair.scheduler.run {
       pair.pollCard()
       return !pair.card.hasCarrier
@@ -36,28 +36,28 @@ struct TapEndTests {
   }
 
   @Test func interfaceThatIsDownTakesNothingAndIsNotGone() throws {
-    let tap = try TapInterface(name: Tap.name)
+    let tap = try TapInterface(name: TapDevices.name())
     let page = PrivatePages(pageCount: 1)
     #expect(!tap.send(page.bytes.slice(from: 0, count: 60)))
     #expect(tap.receive(into: page.bytes) == 0)
     #expect(!tap.isGone)
     try tap.setMTU(1400)
-    #expect(try String(contentsOfFile: "/sys/class/net/\(Tap.name)/mtu", encoding: .utf8) == "1400\n")
+    #expect(try String(contentsOfFile: "/sys/class/net/\(tap.name)/mtu", encoding: .utf8) == "1400\n")
   }
 
   @Test func machineIsToldWhetherTheLinkIsUp() throws {
-    let tap = try TapInterface(name: Tap.name)
-    try Tap.ip("link", "set", Tap.name, "up")
+    let tap = try TapInterface(name: TapDevices.name())
+    try Tap.ip("link", "set", tap.name, "up")
     for isUp in [false, true, false] {
       try tap.setCarrier(isUp)
-      let carrier = try String(contentsOfFile: "/sys/class/net/\(Tap.name)/carrier", encoding: .utf8)
+      let carrier = try String(contentsOfFile: "/sys/class/net/\(tap.name)/carrier", encoding: .utf8)
       #expect(carrier == (isUp ? "1\n" : "0\n"))
     }
   }
 
   @Test func interfaceInUseAndInterfaceThatIsNoTapAreRefused() throws {
-    let tap = try TapInterface(name: Tap.name)
-    #expect(throws: TapError.inUse(Tap.name)) { _ = try TapInterface(name: Tap.name) }
+    let tap = try TapInterface(name: TapDevices.name())
+    #expect(throws: TapError.inUse(tap.name)) { _ = try TapInterface(name: tap.name) }
     #expect(throws: TapError.notATap("lo")) { _ = try TapInterface(name: "lo") }
     #expect(!tap.isGone)
   }
@@ -100,21 +100,7 @@ struct GoneEndTests {
   }
 }
 
-/// One TAP device of this process's own.
 private enum Tap {
-  static let name = "sxt\(getpid())"
-
-  /// Why there is none; nil when there is.
-  static let missing: String? = {
-    do {
-      _ = try TapInterface(name: name)
-      return FileManager.default.isExecutableFile(atPath: "/usr/sbin/ip")
-        || FileManager.default.isExecutableFile(
-          atPath: "/sbin/ip")
-        ? nil : "not installed: ip"
-    } catch { return "\(error)" }
-  }()
-
   static func ip(_ arguments: String...) throws {
     let process = try Process.run(URL(filePath: "/usr/bin/env"), arguments: ["ip"] + arguments)
     process.waitUntilExit()

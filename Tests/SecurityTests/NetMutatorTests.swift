@@ -21,7 +21,8 @@ import XenPlatform
     let frontend = stage.frontend!
     var random = SeededGenerator(Seed(11))
     var (put, connections, closed, frames, writes) = (0, 0, 0, 0, 0)
-    while put < Storm.requestCount {
+    // Which connections the mutator has closed is chance: on, until there was one, and one that was not.
+    while put < Storm.requestCount || ([0, connections].contains(closed) && connections < 100) {
       try frontend.connect()
       connections += 1
       let references = ["tx", "rx"].map { frontend.peer.references(of: $0)[0] } + frontend.references
@@ -32,7 +33,7 @@ import XenPlatform
           + [8192..<references.count * 4096] + (withIndices ? [0..<16, 4096..<4096 + 16] : []),
         words: Self.words(frontend.references), seed: Seed(UInt64(connections)),
         pauseMicroseconds: withIndices ? 20 : 0)
-      let enough = min(put + 4000, Storm.requestCount)
+      let enough = put < Storm.requestCount ? min(put + 4000, Storm.requestCount) : put + 4000
       while put < enough, try stage.peer.otherState == .connected {
         for _ in 0..<16 where frontend.tx.requestProducer &- frontend.tx.responseProducer < 240 {
           frontend.tx.request(request(put, frontend.references, &random))

@@ -52,7 +52,7 @@ struct CardAttachmentTests {
   @Test func lostPingIsAFailure() throws {
     let card = try Neighbour()
     card.deafCount = 1
-    let attachment = try card.attachHost(ping: 3, endsWithPing: false)
+    let attachment = try card.attachHost(ping: 3, patience: 2_000_000_000, endsWithPing: false)
     #expect(card.answer { attachment.outcome != nil })
     #expect(attachment.outcome == .failed("not every ping of 10.9.0.1 was answered"))
     #expect(card.said.count(of: "3 packets transmitted, 2 received, 33% packet loss, time ") == 1)
@@ -263,12 +263,13 @@ struct TapCableTests {
   }
 
   @Test func removedInterfaceIsAFailure() throws {
-    let card = try Neighbour()
-    let attachment = try card.attach(TapCable(try TapInterface(name: Tap.name)))
+    // Each test its own: a program that is just being started may still hold the former one.
+    let (card, name) = (try Neighbour(), Tap.name + "r")
+    let attachment = try card.attach(TapCable(try TapInterface(name: name)))
     #expect(card.answer { card.said.count(of: "connected: ") == 1 })
-    try Tap.ip("link", "delete", Tap.name)
+    try Tap.ip("link", "delete", name)
     #expect(card.answer { attachment.outcome != nil })
-    #expect(attachment.outcome == .failed("the TAP device \(Tap.name) was removed"))
+    #expect(attachment.outcome == .failed("the TAP device \(name) was removed"))
     #expect(attachment.close())
     card.stopBackend()
   }
@@ -281,7 +282,7 @@ private enum Tap {
   /// Why there is none; nil when there is.
   static let missing: String? = {
     do {
-      _ = try TapInterface(name: name)
+      _ = try TapInterface(name: name + "m")
       try ip("-V")
       return nil
     } catch { return "\(error)" }

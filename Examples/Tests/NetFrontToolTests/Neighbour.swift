@@ -66,13 +66,16 @@ final class Neighbour {
   }
 
   /// A host at the card, that pings this one if it is told to.
-  func attachHost(ping count: Int? = nil, endsWithPing: Bool = true, on process: LoopbackDomain? = nil) throws
+  func attachHost(
+    ping count: Int? = nil, patience: UInt64 = 10_000_000_000, endsWithPing: Bool = true,
+    on process: LoopbackDomain? = nil
+  ) throws
     -> CardAttachment
   {
     let ping = count.map { count in
       Ping(
         Ping.Plan(
-          target: IPv4Address("10.9.0.1")!, count: count, byteCount: 1000, interval: 1_000_000, patience: 1_000_000_000),
+          target: IPv4Address("10.9.0.1")!, count: count, byteCount: 1000, interval: 1_000_000, patience: patience),
         identifier: 5)
     }
     return try attach(

@@ -65,7 +65,12 @@ public final class FrontLoop {
     var wasSilent = false
     while true {
       bus.poll()
-      if device() > 0, wasSilent { unannouncedCount += 1 }
+      // Not what has been announced since, or what a signal has cut the wait short for.
+      if wasSilent, let descriptor = descriptor() {
+        var wait = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
+        wasSilent = !Wakeup.wait(for: &wait, timeout: 0)
+      }
+      if device() > 0, wasSilent, !RigProgram.isStopRequested { unannouncedCount += 1 }
       if condition() { return true }
       if RigProgram.isStopRequested || Double(Uptime.now.nanoseconds - start) > seconds * 1e9 { return false }
       var waits = (bus.descriptors + [descriptor()].compactMap(\.self)).map {
