@@ -34,6 +34,7 @@ final class NetFrontCalls: BusThreadClient {
   private var putCount = 0
   private var refusals: [NetFrontRefusal] = []
   private var arrived = NetFrameBatch()
+  private var isGone = false
 
   init(_ device: NetFrontDevice, _ mailbox: BusMailbox<NetFrontCall, NetFrontFacts>, _ inbox: NetFrontInbox) {
     (self.device, mail, self.inbox) = (device, BusMail(mailbox), inbox)
@@ -61,13 +62,21 @@ final class NetFrontCalls: BusThreadClient {
     mail.take({ admit($0) }, cancel: { cancel($0) })
     if mail.awaitsConnection, device.isConnected { show() }
     let deadline = mail.answerConnection(isConnected: device.isConnected, bus, now: now)
-    if mail.isClosed || (!device.isConnected && bus.isEmpty && !mail.awaitsConnection) { failAll(.notConnected) }
+    noteWhetherGone(!device.isConnected && bus.isEmpty && !mail.awaitsConnection)
+    if mail.isClosed || isGone { failAll(.notConnected) }
     putFrames()
     device.push()
     show()
     let refill = device.nextPoll
     guard let earliest = deadline ?? refill else { return .idle }
     return .idleUntil(min(earliest, refill ?? earliest))
+  }
+
+  /// The toolstack has removed the device, or it is closed for good; it may make another one in its place.
+  private func noteWhetherGone(_ isGone: Bool) {
+    guard isGone != self.isGone else { return }
+    self.isGone = isGone
+    inbox.setGone(isGone)
   }
 
   private func admit(_ call: NetFrontCall) {

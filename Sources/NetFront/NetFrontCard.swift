@@ -67,7 +67,7 @@ public final class NetFrontCard: Sendable {
   /// What may be sent unfinished now: see ``NetFrontDevice/offloads``.
   public var offloads: NetOffloads { facade.facts.offloads }
 
-  /// What arrives, as long as the card is open. One consumer at a time: two of them share the batches.
+  /// What arrives, as long as the card is open and its device there. One consumer at a time: two of them share the batches.
   public var received: Received { Received(inbox: inbox) }
 
   public struct Received: AsyncSequence, Sendable {
@@ -78,7 +78,9 @@ public final class NetFrontCard: Sendable {
     public struct Iterator: AsyncIteratorProtocol {
       fileprivate let inbox: NetFrontInbox
 
-      /// All frames that have come since the last batch, at least one; nil when the card is closed or the task cancelled.
+      /// All frames that have come since the last batch, at least one; nil when the card is closed or the task cancelled, and while
+      /// there is no device, because the toolstack has removed it or its backend has closed it for good. A backend that is
+      /// started again is waited for, and so is a device after a suspension.
       public mutating func next() async -> NetFrameBatch? { await inbox.receive() }
 
       public mutating func next(isolation actor: isolated (any Actor)?) async -> NetFrameBatch? {

@@ -13,8 +13,9 @@ final class NetFrontInbox: Sendable {
     var arrived = NetFrameBatch()
     var lostCount: UInt64 = 0
     var receivers: [Receiver] = []
-    /// Nobody waits any more.
+    /// Nobody waits any more; or not while the card is gone.
     var isClosed = false
+    var isGone = false
   }
 
   private let contents = Mutex(Contents())
@@ -23,7 +24,7 @@ final class NetFrontInbox: Sendable {
   /// Frames that found no room.
   var lostCount: UInt64 { contents.withLock(\.lostCount) }
 
-  /// What has arrived, as soon as something has; nil when the card is closed or the task cancelled.
+  /// What has arrived, as soon as something has; nil when the card is closed or gone, or the task cancelled.
   func receive() async -> NetFrameBatch? {
     let id = lastID.wrappingAdd(1, ordering: .relaxed).newValue
     return await withTaskCancellationHandler {
@@ -34,7 +35,7 @@ final class NetFrontInbox: Sendable {
             swap(&batch, &contents.arrived)
             return .some(batch)
           }
-          if contents.isClosed { return .some(nil) }
+          if contents.isClosed || contents.isGone { return .some(nil) }
           contents.receivers.append(Receiver(id: id, continuation: continuation))
           return nil
         }
@@ -85,9 +86,16 @@ final class NetFrontInbox: Sendable {
   }
 
   /// Nothing more arrives: what is there can still be received.
-  func close() {
+  func close() { end { $0.isClosed = true } }
+
+  /// The same, until the card is there again.
+  func setGone(_ isGone: Bool) {
+    if isGone { end { $0.isGone = true } } else { contents.withLock { $0.isGone = false } }
+  }
+
+  private func end(_ change: (inout Contents) -> Void) {
     let receivers = contents.withLock { contents in
-      contents.isClosed = true
+      change(&contents)
       defer { contents.receivers = [] }
       return contents.receivers
     }

@@ -191,6 +191,28 @@ struct NetCardTests {
     await card.close()
   }
 
+  @Test func whoeverReceivesHearsThatTheDeviceIsGoneAndReceivesOfTheNext() async throws {
+    let end = try InProcessEnd()
+    let machine = try Machine(end)
+    defer { machine.stop() }
+    let card = try await machine.card()
+    let waiting = Task { () -> NetFrameBatch? in
+      var iterator = card.received.makeAsyncIterator()
+      return await iterator.next()
+    }
+    #expect(try machine.rig.toolstack.destroy(machine.device))
+    #expect(await waiting.value == nil)
+    var iterator = card.received.makeAsyncIterator()
+    #expect(await iterator.next() == nil)
+    _ = try machine.rig.toolstack.addVif(
+      to: machine.rig.guest.domain, servedBy: machine.rig.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    while !card.hasCarrier { await Task.yield() }
+    let one = frame(1)
+    end.send(one.span)
+    #expect(await iterator.next() == [one])
+    await card.close()
+  }
+
   @Test func aCardWithoutABackendSaysWhatItWaitedFor() async throws {
     let rig = try Rig()
     let device = try rig.toolstack.addVif(

@@ -19,7 +19,9 @@ public struct Responder {
   public mutating func run() async throws {
     for await batch in card.received {
       let answers = answers(to: batch)
-      host.answersWereRefused(try await card.transmit(answers).count)
+      do { host.answersWereRefused(try await card.transmit(answers).count) } catch NetFrontError.notConnected {
+        return
+      } catch is CancellationError { return }
     }
   }
 

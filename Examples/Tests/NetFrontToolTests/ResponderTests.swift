@@ -73,4 +73,30 @@ struct ResponderTests {
     #expect(counts.answersRefused == 1 && counts.arpRequestsAnswered == 1)
     neighbour.stopBackend()
   }
+
+  /// While it waits for a frame, and while answers wait for a backend that is not there.
+  @Test(arguments: [false, true]) func aRemovedCardIsItsEnd(answersWait: Bool) async throws {
+    let neighbour = try Neighbour()
+    let card = try await NetFrontCard.connect(
+      to: neighbour.device.frontendPath, on: neighbour.guest, log: Neighbour.quiet)
+    let responder = Task {
+      var responder = Responder(card, network: IPv4Network("10.9.0.2/24")!)
+      try await responder.run()
+      return responder.counts
+    }
+    #expect(await answer(to: Frames.arp(), from: neighbour)?[20...21] == [0, 2])
+    if answersWait {
+      neighbour.stopBackend()
+      while card.hasCarrier { await Task.yield() }
+      let waiting = Task { try await card.transmit([Frames.arp()]) }
+      try neighbour.toolstack.remove(neighbour.device)
+      await #expect(throws: NetFrontError.notConnected) { try await waiting.value }
+    } else {
+      #expect(try neighbour.toolstack.destroy(neighbour.device))
+    }
+    #expect(try await responder.value.arpRequestsAnswered == 1)
+    await card.close()
+    neighbour.stopBackend()
+    #expect(neighbour.loopback.grantCounts.sharedPages == 0 && neighbour.loopback.openPortCount == 0)
+  }
 }
