@@ -41,6 +41,18 @@ import XenPlatform
     #expect(VirtualDisk.number(of: name) == number)
   }
 
+  @Test func guestThatKeepsWritingItsKeysDoesNotKeepItsDevice() throws {
+    let disk = try rig.addDisk()
+    let store = try rig.guest.openXenstore()
+    let platform = ObservedPlatform(rig.control) {
+      try? StoreDirectory(disk.frontendPath, in: store).write([StoreEntry("state", 1)])
+    }
+    try Toolstack(on: platform).remove(disk)
+    #expect(try !rig.directory(disk.backendPath).exists())
+    // What it writes into its own home afterwards is no device.
+    #expect(try rig.directory(disk.frontendPath).optionalString("backend") == nil)
+  }
+
   @Test(arguments: [
     "", "xvd", "xvd1", "xvdA", "xvda0", "xvda01", "xvda256", "xvdaaaaaa", "sda", "-1", "+1", "0", "xvda-1",
     "xvdb\u{308}",
