@@ -23,10 +23,15 @@ extension BlkBackWork {
     return true
   }
 
-  /// An indirect request's segments pass the gate, from a copy of our own. One that does not pass is answered.
-  mutating func parse(_ place: Int) {
-    guard !places[place]!.isParsed else { return }
-    if places[place]!.hasFailed { return giveBackBuffers(of: place) }
+  /// An indirect request's segments pass the gate, from a copy of our own.
+  ///
+  /// - Returns: false when they do not, and the request is answered.
+  mutating func parse(_ place: Int) -> Bool {
+    guard !places[place]!.isParsed else { return true }
+    if places[place]!.hasFailed {
+      giveBackBuffers(of: place)
+      return true
+    }
     var request = places[place]!.request
     let isCopied = places[place]!.bufferCount > 0
     for page in 0..<request.indirectPageCount {
@@ -56,7 +61,11 @@ extension BlkBackWork {
         descriptors: copied.span.extracting(0..<request.segmentCount), by: rules, segments: &span, at: start)
       places[place]!.request = request
       places[place]!.isParsed = true
-    } catch { answer(place, id: request.id, operation: request.operation, status: error.status) }
+      return true
+    } catch {
+      answer(place, id: request.id, operation: request.operation, status: error.status)
+      return false
+    }
   }
 
   /// Puts a request's payload where the store reaches it: the frontend's pages, mapped, or buffers, into which what is to be
@@ -64,7 +73,8 @@ extension BlkBackWork {
   ///
   /// - Returns: false when there are no buffers.
   mutating func provide(_ place: Int) -> Bool {
-    guard let request = places[place]?.request, request.segmentCount > 0, !places[place]!.hasFailed else { return true }
+    let request = places[place]!.request
+    guard request.segmentCount > 0, !places[place]!.hasFailed else { return true }
     let start = place * maxSegmentCount
     if persistent != nil, mapPayload(place, request) { return true }
     if places[place]!.hasFailed { return true }

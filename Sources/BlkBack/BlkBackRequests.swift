@@ -99,11 +99,18 @@ extension BlkBackWork {
     var count = 0
     while count < arrived.count, describe(arrived[count]) { count += 1 }
     runCopies()
-    for index in 0..<count { parse(arrived[index]) }
+    var areAllThere = true
+    for index in 0..<count where !parse(arrived[index]) { areAllThere = false }
+    if !areAllThere {
+      // Answered: not to stay among those that wait for buffers.
+      let formerCount = arrived.count
+      arrived.removeAll { places[$0] == nil }
+      count -= formerCount - arrived.count
+    }
     var ready = 0
     while ready < count, provide(arrived[ready]) { ready += 1 }
     runCopies()
-    for index in 0..<ready where places[arrived[index]] != nil {
+    for index in 0..<ready {
       let place = arrived[index]
       if places[place]!.hasFailed || !isOnDisk(place) {
         answer(place, succeeded: false)

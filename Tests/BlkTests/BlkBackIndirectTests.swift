@@ -219,4 +219,27 @@ struct BlkBackIndirectTests {
     #expect(try pair.statuses(frontend, 128).values.filter { $0 == 0 }.count == 128)
     #expect(pair.scheduler.now.nanoseconds - before < 500_000_000, "nothing waits for a timer")
   }
+
+  /// Its segments do not pass while others before it wait for buffers: it alone fails, and leaves nothing behind.
+  @Test(arguments: [false, true], 0..<4)
+  func requestThatFailsBehindOthersThatWaitForBuffersIsAnsweredOnce(isLate: Bool, badPlace: Int) throws {
+    let frontend = RawBlkFrontend(ringPageOrder: 2, dataPageCount: 128)
+    var options = BlkBackOptions()
+    options.bufferPageCount = 12
+    let memory = ModelDisk(sectorCount: 8192)
+    let pair = try pair(frontend, limit: 12, store: isLate ? ReorderingStore(memory) : memory, options)
+    for round in 0..<20 {
+      var expected: [UInt64: Int16] = [:]
+      for place in 0..<4 {
+        let id = UInt64(round * 4 + place)
+        let isBad = place == badPlace
+        let segments: [RawSegment] = (0..<12).map {
+          (page: 100 + $0, first: isBad && $0 == 11 ? 8 : 0, last: isBad && $0 == 11 ? 8 : 0)
+        }
+        frontend.put(frontend.indirect(BlkIf.Operation.read, sector: UInt64(place * 12), segments, in: place, id: id))
+        expected[id] = isBad ? -1 : 0
+      }
+      #expect(try pair.statuses(frontend, 4) == expected)
+    }
+  }
 }
