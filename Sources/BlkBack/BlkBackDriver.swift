@@ -29,7 +29,7 @@ public struct BlkBackDriver: BackendDriver {
   }
 
   public func probe(_ device: XenbusDevice) throws(DeviceError) -> any Backend {
-    let count = remainders.settle(for: device.own.path)
+    let count = remainders.requestCount(of: device.own.path)
     guard count == 0 else {
       throw .unavailable("the store has not completed \(count) requests that it had when the disk was disconnected")
     }

@@ -41,7 +41,7 @@ final class BlkBackQueue: DataQueue, @unchecked Sendable {
     return try work.finishAll(until: deadline)
   }
 
-  /// What the store still has, to be waited for. Only after the host has stopped the queue, and the last thing that is asked of it.
+  /// What the store still has, to be waited for. Only after the host has stopped the queue, which then takes nothing more.
   func leave() -> BlkBackRemainder { work.leave() }
 
   /// Only when nobody polls.

@@ -1,71 +1,97 @@
 import BlkIf
+import CLinux
+import Glibc
+import Synchronization
 import XenRing
 
 /// What a store still has of a queue that is no more, and the queue's memory, which is the store's until it has completed that.
-final class BlkBackRemainder {
+///
+/// Sendable: what changes is under a lock, and of the memory nobody but the store has anything.
+final class BlkBackRemainder: @unchecked Sendable {
+  private struct Contents: ~Copyable {
+    var slots: Set<Int>
+    var completions: StoreCompletions
+  }
+
   private let store: any BlockStore
   private let memory: (BufferPages, SharedPieceTable, PersistentGrants?)
-  private var slots: Set<Int>
-  private var completions: StoreCompletions
+  private let contents: Mutex<Contents>
 
   init(
     of slots: Set<Int>, in store: any BlockStore, _ buffers: BufferPages, _ pieces: SharedPieceTable,
     _ persistent: PersistentGrants?
   ) {
-    (self.store, self.slots, memory) = (store, slots, (buffers, pieces, persistent))
-    completions = StoreCompletions(owner: ObjectIdentifier(pieces), capacity: slots.count)
-  }
-
-  // Memory that somebody may still write is never given back.
-  deinit { if !slots.isEmpty { _ = unsafe Unmanaged.passRetained(Kept(store: store, memory: memory)) } }
-
-  private final class Kept {
-    let store: any BlockStore
-    let memory: (BufferPages, SharedPieceTable, PersistentGrants?)
-
-    init(store: any BlockStore, memory: (BufferPages, SharedPieceTable, PersistentGrants?)) {
-      (self.store, self.memory) = (store, memory)
-    }
+    (self.store, memory) = (store, (buffers, pieces, persistent))
+    contents = Mutex(
+      Contents(
+        slots: slots, completions: StoreCompletions(owner: ObjectIdentifier(pieces), capacity: slots.count)))
+    if !slots.isEmpty { store.abandon() }
   }
 
   /// Takes what the store has completed since, and answers nobody.
   ///
   /// - Returns: how many requests it still has.
   func settle() -> Int {
-    if slots.isEmpty { return 0 }
-    store.reap(into: &completions)
-    for index in completions.list.indices { slots.remove(completions.list[index].slot) }
-    completions.list.removeAll(keepingCapacity: true)
-    return slots.count
+    contents.withLock { contents in
+      if contents.slots.isEmpty { return 0 }
+      store.reap(into: &contents.completions)
+      for index in contents.completions.list.indices {
+        contents.slots.remove(contents.completions.list[index].slot)
+      }
+      contents.completions.list.removeAll(keepingCapacity: true)
+      return contents.slots.count
+    }
   }
 
   /// Waits for the rest of it.
   ///
   /// - Parameter deadline: in nanoseconds of the machine's clock.
   /// - Returns: false when the store has not completed all of it by then.
-  func settle(until deadline: UInt64) -> Bool {
+  @discardableResult func settle(until deadline: UInt64) -> Bool {
     while settle() > 0 {
       guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else { return false }
-      Wakeup.wait(for: descriptor, timeout: 10)
+      // Whoever else has settled it meanwhile has taken the event.
+      Wakeup.wait(for: descriptor, timeout: deadline == .max ? 1000 : 10)
     }
     return true
   }
+
+  /// Has all of it live until it is settled, on a thread that waits for that. Where there is no thread, or a store that tells
+  /// nobody, it lives for good: memory that somebody may still write is never given back.
+  func settleByItself() {
+    // Safe: the thread takes over the one reference that is retained here.
+    let argument = unsafe Unmanaged.passRetained(self).toOpaque()
+    guard store.completionDescriptor != nil else { return }
+    var handle = pthread_t()
+    let created = unsafe pthread_create(
+      &handle, nil,
+      { argument in
+        unsafe "blk-remainder".withCString { unsafe linux_name_thread($0) }
+        unsafe Unmanaged<BlkBackRemainder>.fromOpaque(argument!).takeRetainedValue().settle(until: .max)
+        return nil
+      }, argument)
+    if created == 0 { _ = pthread_detach(handle) }
+  }
 }
 
-/// The remainders of a driver's disks: none is served again before its last connection's is settled, so that there is one at most.
+/// The remainders of a driver's disks: none is served again before its last connection's is settled, so that there is one for each
+/// of its queues at most.
 final class BlkBackRemainders {
-  private var remainders: [String: [BlkBackRemainder]] = [:]
+  private struct Entry { weak var remainder: BlkBackRemainder? }
 
-  func keep(_ remainder: BlkBackRemainder, of path: String) { remainders[path, default: []].append(remainder) }
+  private var entries: [String: [Entry]] = [:]
 
-  /// Lets go of what stores have completed meanwhile, of all disks.
-  ///
-  /// - Returns: how many requests of the disk at `path` its store still has.
-  func settle(for path: String) -> Int {
-    for disk in remainders.keys {
-      remainders[disk]!.removeAll { $0.settle() == 0 }
-      if remainders[disk]!.isEmpty { remainders[disk] = nil }
+  func keep(_ remainder: BlkBackRemainder, of path: String) {
+    entries = entries.compactMapValues { entries in
+      let unsettled = entries.filter { $0.remainder != nil }
+      return unsettled.isEmpty ? nil : unsettled
     }
-    return remainders[path, default: []].reduce(0) { $0 + $1.settle() }
+    entries[path, default: []].append(Entry(remainder: remainder))
+    remainder.settleByItself()
+  }
+
+  /// - Returns: how many requests of the disk at `path` its store still has.
+  func requestCount(of path: String) -> Int {
+    entries[path, default: []].reduce(0) { $0 + ($1.remainder?.settle() ?? 0) }
   }
 }

@@ -19,10 +19,16 @@ public protocol BlockStore: AnyObject, Sendable {
 
   /// Completes what has been done since. Never blocks.
   ///
-  /// A queue whose frontend leaves is given a second to complete what it has. One that does not is kept, with the memory of its
-  /// requests, and its disk is not served again before it has: it is asked each time that a disk is to be served, on the bus's thread.
   /// Two queues at work must not have each other's.
   func reap(into completions: inout StoreCompletions)
+
+  /// The queue's frontend has left, and nobody waits for what it still has: it begins nothing more of that, such as the next part of
+  /// a large request, which would come over what the next life of the guest has written.
+  ///
+  /// What it has is completed as ever, done or not. It lives until then, with the requests' memory, and is reaped by a thread of no
+  /// frontend's; a second after its frontend's leave at the latest the others go on without it, and its disk is not served
+  /// again before.
+  func abandon()
 
   /// Readable when ``reap(into:)`` would complete something; nil for a store that completes everything in `submit`.
   var completionDescriptor: CInt? { get }
@@ -31,6 +37,7 @@ public protocol BlockStore: AnyObject, Sendable {
 extension BlockStore {
   public func makeQueue() throws(ResourceError) -> any BlockStore { self }
   public func reap(into completions: inout StoreCompletions) {}
+  public func abandon() {}
   public var completionDescriptor: CInt? { nil }
 }
 

@@ -14,6 +14,8 @@
     final class Port {
       fileprivate var finished: [(request: StoreRequest, fault: String?)] = []
       fileprivate var isSignalled = false
+      /// Nothing more of what it has is begun.
+      fileprivate var isAbandoned = false
       let wakeup: Wakeup
 
       init() throws(ResourceError) { wakeup = try Wakeup() }
@@ -79,6 +81,7 @@
     private static let maxTrimByteCount: UInt64 = 1 << 30
     /// Before the reason when a server answers, and is of no use.
     private static let unfit = "unfit: "
+    private static let abandoned = "its frontend has left before it was done"
     private static let lostWrites =
       "the connection ended after writes that were not flushed, which may be lost: the disk must connect anew"
 
@@ -150,6 +153,18 @@
       }
     }
 
+    /// Ends what of it has not begun, and what is under way with its next step.
+    func abandon(_ port: Port) {
+      lock.withLock { _ in
+        port.isAbandoned = true
+        let numbers = waiting
+        waiting.removeAll(keepingCapacity: true)
+        for number in numbers {
+          if operations[number]!.port === port { finish(number, fault: Self.abandoned) } else { waiting.append(number) }
+        }
+      }
+    }
+
     private func complete(_ port: Port, _ completions: inout StoreCompletions) {
       if port.isSignalled {
         port.isSignalled = false
@@ -190,14 +205,15 @@
 
     /// Gives the server what an operation has to do next.
     private func start(_ number: Int, _ now: UInt64) {
+      if operations[number]?.port.isAbandoned == true { return finish(number, fault: Self.abandoned) }
       guard let operation = operations[number], let link, let export else { return waiting.append(number) }
       let (request, done) = (operation.request, operation.done)
       let command: Int64
       switch operation.step {
       case .flush, .flushBefore, .flushAfter:
         // As the protocol has it, what a server that knows no flush has answered is on its medium.
-        guard export.canFlush else { return advance(number, now) }
         guard !disk.hasLostWrites.load(ordering: .relaxed) else { return finish(number, fault: Self.lostWrites) }
+        guard export.canFlush else { return advance(number, now) }
         operations[number]!.changeCount = disk.changeCount.load(ordering: .relaxed)
         command = link.flush()
       case .discard:

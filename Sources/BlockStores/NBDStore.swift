@@ -67,6 +67,7 @@
 
     public func reap(into completions: inout StoreCompletions) { own.reap(into: &completions) }
     public var completionDescriptor: CInt? { own.completionDescriptor }
+    public func abandon() { own.abandon() }
   }
 
   /// What one queue submits to.
@@ -97,6 +98,8 @@
     }
 
     func reap(into completions: inout StoreCompletions) { connection.reap(for: port, into: &completions) }
+
+    func abandon() { connection.abandon(port) }
   }
 #else
   /// A disk that an NBD server has: not in this build, which found no libnbd.

@@ -72,7 +72,7 @@ final class NetFrontCalls: BusThreadClient {
     return .idleUntil(min(earliest, refill ?? earliest))
   }
 
-  /// The toolstack has removed the device, or it is closed for good; it may make another one in its place.
+  /// The toolstack has removed the device; it may make another one in its place.
   private func noteWhetherGone(_ isGone: Bool) {
     guard isGone != self.isGone else { return }
     self.isGone = isGone

@@ -79,8 +79,8 @@ public final class NetFrontCard: Sendable {
       fileprivate let inbox: NetFrontInbox
 
       /// All frames that have come since the last batch, at least one; nil when the card is closed or the task cancelled, and while
-      /// there is no device, because the toolstack has removed it or its backend has closed it for good. A backend that is
-      /// started again is waited for, and so is a device after a suspension.
+      /// there is no device, because the toolstack has removed it. A backend that has closed it is waited for, since another one
+      /// may come, and so is a device after a suspension.
       public mutating func next() async -> NetFrameBatch? { await inbox.receive() }
 
       public mutating func next(isolation actor: isolated (any Actor)?) async -> NetFrameBatch? {
@@ -105,8 +105,8 @@ public final class NetFrontCard: Sendable {
   ///
   /// - Returns: the frames that cannot be sent, by their places; all others are on their way. A frame is looked at in its turn, by
   ///   the limits that there are then.
-  /// - Throws: ``NetFrontError/notConnected`` when the card is closed, and `CancellationError`: of the frames, those up to some place
-  ///   have then been sent.
+  /// - Throws: ``NetFrontError/notConnected`` when the card is closed or its device removed, and `CancellationError`: of the frames,
+  ///   those up to some place have then been sent.
   public func transmit(_ batch: NetFrameBatch) async throws -> [NetFrontRefusal] {
     if batch.isEmpty { return [] }
     return try await facade.call { id, continuation in

@@ -308,10 +308,10 @@
   }
 
   public func connect(_ device: XenbusDevice) throws(DeviceError) {
-    try readCarrier(device)
-    // Once more: the backend that has connected may be another one than that whose offer the rings were made for.
+    // Once more: the backend that has connected may be another one than that whose offer the rings were made for. Nothing of us
+    // changes before all that may be wrong with its keys has been found.
     let keys = try NetBackendKeys(from: device.other)
-    // Nothing of us changes before all that may be wrong with the backend's keys has been found.
+    try readCarrier(device)
     guard let queues = idleQueues.take() else { preconditionFailure("published before it is connected") }
     while counted.count < queues.count { counted.append(NetStatistics()) }
     queues.offloads = features.agreedOffloads(with: keys)

@@ -225,15 +225,18 @@ public struct Toolstack {
   /// Removes both directories, whatever state they are in, and those above them that hold nothing else.
   public func remove(_ device: Device) throws(DeviceError) {
     let root = StoreDirectory("/", in: store)
-    func remove(in root: StoreDirectory) throws(DeviceError) {
-      // Of the frontend its type's, of the backend its guest's and its type's.
-      try root.at(device.frontendPath).removeAll(andAbove: 1)
-      try root.at(device.backendPath).removeAll(andAbove: 2)
-    }
-    do throws(DeviceError) { try root.transaction(remove) } catch {
+    do throws(DeviceError) {
+      try root.transaction { (root) throws(DeviceError) in
+        // Of the frontend its type's, of the backend its guest's and its type's.
+        try root.at(device.frontendPath).removeAll(andAbove: 1)
+        try root.at(device.backendPath).removeAll(andAbove: 2)
+      }
+    } catch {
       guard case .store(let fault) = error, fault.code == .conflict else { throw error }
-      // A guest that writes its keys again and again does not keep its device: one after the other, then.
-      try remove(in: root)
+      // A guest that writes its keys again and again does not keep its device. Its own directory goes by itself, and not those above:
+      // without a transaction nobody knows whether they are empty.
+      try root.transaction { (root) throws(DeviceError) in try root.at(device.backendPath).removeAll(andAbove: 2) }
+      try root.at(device.frontendPath).removeAll(andAbove: 0)
     }
   }
 

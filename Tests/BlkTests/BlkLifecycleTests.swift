@@ -1,6 +1,7 @@
 import BlkBack
 import BlkFront
 import BlockStores
+import Glibc
 import Synchronization
 import TestSupport
 import Testing
@@ -149,20 +150,32 @@ struct BlkLifecycleTests {
       inner.submit(requests, to: &completions)
     }
     func reap(into completions: inout StoreCompletions) { inner.reap(into: &completions) }
+    func abandon() { inner.abandon() }
   }
 
-  @Test func queuesStoreLivesUntilWhatItHadIsCompleted() throws {
+  /// Also where nobody asks for the disk again.
+  @Test(arguments: [true, false]) func queuesStoreLivesUntilWhatItHadIsCompleted(isServedAgain: Bool) throws {
     struct Made { weak var queue: QueueStore? }
     let made = Mutex(Made())
     let store = HoldingStore(MemoryStore(sectorCount: 64))
-    let disk = BlkFrontDevice()
+    let disk = RawBlkFrontend(isPersistent: true)
     let pair = try BlkPair(
       frontend: disk,
       backend: BlkBackDriver { _ in QueueStore(store) { queue in made.withLock { $0.queue = queue } } })
     try pair.connect()
-    try disk.write(sector: 0, pattern(512, seed: 1).span, tag: 1)
+    disk.put(disk.direct(BlkIf.Operation.write, [(0, 0, 0)], id: 1))
     disk.push()
     #expect(pair.scheduler.run { store.heldCount == 1 })
+    guard isServedAgain else {
+      try pair.toolstack.unplug(pair.device)
+      #expect(pair.scheduler.run { pair.backBus.isEmpty })
+      #expect(made.withLock { $0.queue != nil } && pair.loopback.grantCounts.mappedPages == 1)
+      store.letGo()
+      // A thread waits for it.
+      for _ in 0..<10_000 where pair.loopback.grantCounts.mappedPages > 0 { usleep(1000) }
+      #expect(made.withLock { $0.queue == nil } && pair.loopback.grantCounts.mappedPages == 0)
+      return
+    }
     pair.scheduler.remove(pair.frontBus)
     let bus = try pair.addFrontBus(BlkFrontDevice(), at: pair.device.frontendPath)
     #expect(try pair.scheduler.run { try pair.backendError?.contains("not completed") == true })

@@ -83,7 +83,7 @@ struct BlkStoreFaultTests {
     #expect(try pair.scheduler.run { try pair.toolstack.isClosed(pair.device) })
     try other.read(sector: 0, byteCount: 512, tag: 99)
     #expect(pair.complete(other)[99]?.result == .succeeded)
-    // What it was given is its own for good: it may still write there.
+    // What it was given is its own until it has completed it: it may still write there.
     store.letGo()
     _ = pair.scheduler.run(turns: 50) { false }
   }

@@ -209,6 +209,46 @@ struct NBDStoreTests {
     #expect(next.perform(.flush, sector: 0))
   }
 
+  @Test func lostWritesAreNotForgottenWhenTheServerReturnsWithoutFlush() throws {
+    let trigger = try TemporaryFile()
+    let server = try NBDServer(
+      nbdkit: "eval", "get_size=echo 1M", "pread=head -c $3 /dev/zero", "pwrite=cat >/dev/null", "flush=exit 0",
+      "can_flush=test -e \(trigger.path) || exit 3")
+    let driver = try StoreDriver(queueOf: NBDStore(server.address, options: options()))
+    #expect(driver.perform(.flush, sector: 0) && driver.write(pattern(4096, seed: 4), sector: 16))
+    server.kill()
+    _ = unsafe unlink(trigger.path.string)
+    try server.start()
+    #expect(waits { driver.read(sector: 16, byteCount: 512) != nil })
+    #expect(!driver.perform(.flush, sector: 0))
+  }
+
+  /// Nobody waits for it any more: what comes next on the disk must not be written over.
+  @Test func abandonedQueueBeginsNothingMore() throws {
+    let server = try NBDServer(nbdkit: "--filter=delay", "memory", "4G", "delay-trim=300ms")
+    let store = try NBDStore(server.address, options: options())
+    let (driver, other) = (try StoreDriver(queueOf: store), try StoreDriver(queueOf: store))
+    #expect(driver.write(pattern(4096, seed: 1), sector: 3 << 21) && driver.write(pattern(4096, seed: 2), sector: 0))
+    // In four commands.
+    driver.put(.discard, sector: 0, sectorCount: 4 << 21)
+    driver.submit()
+    driver.queue.abandon()
+    #expect(driver.run() && driver.results == [0: false])
+    #expect(driver.failure?.contains("its frontend has left") == true)
+    #expect(other.read(sector: 3 << 21, byteCount: 4096) == pattern(4096, seed: 1))
+    #expect(other.read(sector: 0, byteCount: 4096) == [UInt8](repeating: 0, count: 4096))
+    // What waits for a server does not wait any more.
+    let third = try StoreDriver(queueOf: store)
+    server.kill()
+    #expect(waits { third.read(sector: 0, byteCount: 512) == nil })
+    third.forget()
+    third.put(.write, sector: 0, [0..<512])
+    third.submit()
+    #expect(third.results.isEmpty)
+    third.queue.abandon()
+    #expect(third.run(seconds: 5) && third.results == [0: false])
+  }
+
   @Test func serverThatReturnsWithSmallerBlocksKeepsTheDisksSectors() throws {
     let blocks = "blocksize-minimum="
     let server = try NBDServer(nbdkit: "--filter=blocksize-policy", "memory", "1M", blocks + "4096")

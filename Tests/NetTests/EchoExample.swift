@@ -2,7 +2,7 @@
 
 import NetFront
 
-/// Sends back whatever arrives, until its task is cancelled.
+/// Sends back whatever arrives, until its task is cancelled or its card is gone.
 func echo(_ frontendPath: String, on platform: any Platform) async throws {
   let card = try await NetFrontCard.connect(to: frontendPath, on: platform)
   for await batch in card.received {

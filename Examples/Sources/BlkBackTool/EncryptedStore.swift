@@ -39,6 +39,8 @@ public final class EncryptedStore: BlockStore, @unchecked Sendable {
     for index in first..<completions.count { open(completions[index]) }
   }
 
+  public func abandon() { inner.abandon() }
+
   private func seal(_ request: StoreRequest) -> StoreRequest {
     guard request.kind != .read, request.payload.byteCount > 0 else { return request }
     let (pages, table) = (

@@ -25,4 +25,5 @@ final class ReadOnlyStore: BlockStore {
   }
 
   func reap(into completions: inout StoreCompletions) { store.reap(into: &completions) }
+  func abandon() { store.abandon() }
 }

@@ -37,7 +37,7 @@ final class CardClient: BusThreadClient {
   }
 
   var hasWork: Bool { card.hasWork }
-  var workCount: UInt64? { card.workCount }
+  var workCount: UInt64? { card.workCount &+ end.workCount }
 
   func appendDescriptors(to list: inout [CInt]) {
     guard let descriptor = card.descriptor else { return }

@@ -19,12 +19,16 @@ public protocol CardEnd: AnyObject {
   /// Appends what to sleep on besides the card, while it is connected.
   func appendDescriptors(to list: inout [CInt], _ card: NetFrontDevice)
 
+  /// Grows with whatever it does besides sending and receiving, such as frames that it has to drop.
+  var workCount: UInt64 { get }
+
   /// One sentence about what it has done.
   var summary: String { get }
 }
 
 extension CardEnd {
   public func disconnected() {}
+  public var workCount: UInt64 { 0 }
   public func appendDescriptors(to list: inout [CInt], _ card: NetFrontDevice) {}
 }
 

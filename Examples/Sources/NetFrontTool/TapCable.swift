@@ -15,6 +15,7 @@ public final class TapCable: CardEnd {
   public private(set) var tooLongCount: UInt64 = 0
   /// Frames from the card that the TAP device did not take: it was down, full, or gone.
   public private(set) var refusedCount: UInt64 = 0
+  public var workCount: UInt64 { tooLongCount &+ refusedCount }
   /// Packets that went through in one piece, to be cut into segments by somebody else.
   public private(set) var segmentedCounts = (fromCard: UInt64(0), toCard: UInt64(0))
 

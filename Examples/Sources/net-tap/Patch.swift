@@ -35,7 +35,7 @@ final class Patch: BusThreadClient {
   let isIdle = true
 
   var hasWork: Bool { card.hasWork }
-  var workCount: UInt64? { card.workCount }
+  var workCount: UInt64? { card.workCount &+ cable.workCount }
 
   func appendDescriptors(to list: inout [CInt]) {
     guard let descriptor = card.descriptor else { return }

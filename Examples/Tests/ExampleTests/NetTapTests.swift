@@ -153,7 +153,7 @@ struct NetTapNamespaceTests {
     #expect(run.exitCode == 0, "\(run.output)")
     let counts = try counts(run.output)
     #expect(counts.toBack == 0 && counts.toFront == 0, "\(run.output)")
-    // No packet is longer than the MTU: 40 MiB are 29 thousand, and what is under way at the end may not cross.
+    // No packet is longer than the MTU: 160 MiB are 116 thousand, and what is under way at the end may not cross.
     #expect(counts.queues.reduce(0) { $0 + $1.front } > 80_000, "\(run.output)")
   }
 

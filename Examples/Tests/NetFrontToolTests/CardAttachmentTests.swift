@@ -304,7 +304,6 @@ private enum Tap {
   }
 }
 
-/// Sends one frame when it is told to.
 /// Counts how often it is asked for something to do.
 private final class IdleEnd: CardEnd {
   final class Count: Sendable { let value = Atomic(0) }
@@ -324,6 +323,7 @@ private final class IdleEnd: CardEnd {
   }
 }
 
+/// Sends one frame when it is told to.
 private final class OneFrame: CardEnd {
   /// 1 when it is told to, 2 when it has.
   final class Step: Sendable {
