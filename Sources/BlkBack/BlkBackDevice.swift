@@ -292,7 +292,13 @@ final class BlkBackDevice: Backend {
     defer { disconnect(device, leavingRecord: true) }
     let deadline = Uptime.now.nanoseconds + 1_000_000_000
     var indices: [String] = []
-    for queue in queues { indices.append("\(try queue.finish(until: deadline))") }
+    for queue in queues {
+      do throws(DeviceError) { indices.append("\(try queue.finish(until: deadline))") } catch {
+        // What has no answer is in the record, and done again by whoever comes next, as after a kill.
+        guard case .unavailable = error, record != nil else { throw error }
+        device.log.warning("\(device.own.path): \(error)")
+      }
+    }
     return resumePoint ?? indices.joined(separator: " ")
   }
 

@@ -41,6 +41,8 @@ struct BlkBackWork: ~Copyable {
   var places: [Place?]
   var inFlightCount = 0
   var freePlaces: [Int] = []
+  /// That of a flush of our own, while the store has it.
+  var flushPlace: Int?
   /// Answered, and not shown yet: nobody else's place before that.
   var answered: [Int] = []
   /// `maxSegmentCount` for each place, as for `buffersOf` and the pieces.

@@ -280,6 +280,29 @@ struct BlkBackRestartTests {
     #expect(memory.bytes(sector: 8, sectorCount: 1) == pattern(512, seed: 3))
   }
 
+  /// A stop is no worse than a kill: what the store takes too long for, the next process does again.
+  @Test func diskIsDetachedFromAStoreThatHangsWhereThereIsARecord() throws {
+    let front = RawBlkFrontend()
+    let memory = ModelDisk(sectorCount: 64)
+    var stores: [any BlockStore] = [HoldingStore(memory), memory]
+    let held = stores[0] as! HoldingStore
+    let rig = try RestartRig(frontend: front) { _ in stores.removeFirst() }
+    let pair = rig.pair
+    try pair.connect()
+    for id in 0..<UInt64(4) { front.put(front.direct(BlkIf.Operation.write, sector: id * 8, [(0, 0, 7)], id: id)) }
+    front.push()
+    #expect(pair.scheduler.run { held.heldCount == 4 })
+    pair.scheduler.remove(rig.bus)
+    #expect(rig.bus.detach().isEmpty)
+    #expect(rig.records.files == [Killer.recordName])
+    #expect(try pair.backendState == .connected && front.responses().isEmpty)
+    try rig.start()
+    #expect(pair.scheduler.run { rig.bus.isConnected }, "\(rig.bus.report)")
+    #expect(try pair.statuses(front, 4) == [0: 0, 1: 0, 2: 0, 3: 0])
+    #expect(pair.frontBus.isConnected)
+    held.letGo()
+  }
+
   @Test func deviceThatIsDestroyedTakesItsRecordAlong() throws {
     let rig = try RestartRig(frontend: RawBlkFrontend()) { _ in ModelDisk(sectorCount: 64) }
     try rig.pair.connect()

@@ -211,6 +211,21 @@ struct BlkDetachTests {
     #expect(try pair.backendState == .connected)
   }
 
+  /// Nor does it give the flush's place, and memory, to others.
+  @Test func flushThatHangsIsWaitedForBeforeTheDiskIsServedAgain() throws {
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let driver = BlkBackDriver { _ in store }
+    let pair = try BlkPair(frontend: BlkFrontDevice(), backend: driver)
+    try pair.connect()
+    pair.scheduler.remove(pair.backBus)
+    #expect("\(pair.backBus.detach())".contains("the store does not complete a flush"))
+    #expect(store.heldCount == 1)
+    let bus = try pair.addBackBus(driver)
+    #expect(try pair.scheduler.run { try pair.backendError?.contains("not completed 1 requests") == true })
+    store.letGo()
+    #expect(pair.scheduler.run { bus.isConnected && pair.frontBus.isConnected })
+  }
+
   /// Then the guest's requests have no answer, and another process must not pretend that they have.
   @Test func storeThatHangsCannotBeDetachedFrom() throws {
     let store = HoldingStore(MemoryStore(sectorCount: 64))
