@@ -4,6 +4,7 @@
 /// Serves disks: a bus hands it each device of its type, and it asks for the store to serve.
 public struct BlkBackDriver: BackendDriver {
   public let type: String
+  public let servesUntilClosed = true
   private let options: BlkBackOptions
   /// For tests: told of each step of what is recorded.
   package var recordHook: RecordHook?

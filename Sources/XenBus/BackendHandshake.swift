@@ -54,11 +54,15 @@ public struct BackendHandshake: Hashable, Sendable {
   private var inheritsOffer: Bool
   /// Our key says Reconfigured, in answer to the frontend's Reconfiguring.
   private var isReconfigured = false
+  /// A frontend that says Closing goes on using its device until it says Closed.
+  private let servesUntilClosed: Bool
 
   /// - Parameters:
   ///   - own: what our own key says at the start.
   ///   - isDetached: whether a predecessor has left word of where the rings of a connected device stand.
-  public init(own: XenbusState, isDetached: Bool = false) {
+  ///   - servesUntilClosed: whether a frontend in Closing still uses its rings (``BackendDriver/servesUntilClosed``).
+  public init(own: XenbusState, isDetached: Bool = false, servesUntilClosed: Bool = false) {
+    self.servesUntilClosed = servesUntilClosed
     inheritsOffer = own == .initWait
     switch own {
     case .connected where isDetached: (phase, isStale, restarts) = (.detached, true, true)
@@ -149,7 +153,7 @@ public struct BackendHandshake: Hashable, Sendable {
         return .write(.closing)
       case .closing:
         phase = .closing
-        return .disconnect(.closing)
+        return servesUntilClosed ? .write(.closing) : .disconnect(.closing)
       // It closed, or began again, without our seeing the states between; or its directory is gone.
       case .closed, .unknown, .initialising, .initWait:
         (phase, restarts) = (.closed, frontend == .unknown)

@@ -15,7 +15,8 @@ final class BackendSession: DeviceSession {
     self.device = device
     self.driver = driver
     handshake = BackendHandshake(
-      own: device.knownState, isDetached: try device.own.optionalString(Self.resumeKey) != nil)
+      own: device.knownState, isDetached: try device.own.optionalString(Self.resumeKey) != nil,
+      servesUntilClosed: driver.servesUntilClosed)
   }
 
   /// In our own directory, where no guest writes: where another process of ours can go on with a device that is left

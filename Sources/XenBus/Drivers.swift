@@ -132,9 +132,15 @@ public protocol BackendDriver {
 
   /// Whether a device is connected only when its hotplug script has said so (`hotplug-status` = connected).
   var waitsForHotplug: Bool { get }
+
+  /// Whether a connected frontend that asks to close (Closing) is served until it has closed (Closed), as xen-blkback does it: Linux's
+  /// xen-blkfront of before 5.15 says Closing while its disk is open, and goes on using it. Otherwise everything of it is let go of at
+  /// once.
+  var servesUntilClosed: Bool { get }
 }
 
 extension BackendDriver {
   public var watchedKeys: [String] { [] }
   public var waitsForHotplug: Bool { false }
+  public var servesUntilClosed: Bool { false }
 }

@@ -6,7 +6,7 @@ struct HandshakeInterleavingTests {
   @Test(arguments: [XenbusState.initialised, .connected])
   func everyInterleavingOfTwoLivePeersConnects(publishedState: XenbusState) throws {
     let worlds = HandshakeWorld.reachable(from: HandshakeWorld.starts(publishedState: publishedState, faults: 2))
-    #expect(worlds.count > 300)
+    #expect(worlds.count > 600)
     for world in worlds {
       try #require(!world.releasedWhileServed, "\(world)")
       for order in HandshakeWorld.Order.fair {

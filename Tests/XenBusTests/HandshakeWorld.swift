@@ -26,6 +26,7 @@ struct HandshakeWorld: Hashable {
   var releasedWhileServed = false
   var faultsLeft: Int
   let publishedState: XenbusState
+  var servesUntilClosed = false
   /// What fails whenever it is tried.
   var failing: Set<Work> = []
 
@@ -122,7 +123,8 @@ struct HandshakeWorld: Hashable {
     var world = self
     world.faultsLeft -= 1
     (world.ringsServed, world.backSees) = (nil, nil)
-    world.back = BackendHandshake(own: backKey, isDetached: detachedRings != nil)
+    world.back = BackendHandshake(
+      own: backKey, isDetached: detachedRings != nil, servesUntilClosed: servesUntilClosed)
     return world
   }
 
@@ -188,10 +190,14 @@ struct HandshakeWorld: Hashable {
 
   static func starts(publishedState: XenbusState, faults: Int) -> [HandshakeWorld] {
     XenbusState.allCases.flatMap { frontKey in
-      XenbusState.allCases.map { backKey in
-        HandshakeWorld(
-          front: FrontendHandshake(own: frontKey, publishedState: publishedState), back: BackendHandshake(own: backKey),
-          frontKey: frontKey, backKey: backKey, faultsLeft: faults, publishedState: publishedState)
+      XenbusState.allCases.flatMap { backKey in
+        [false, true].map { servesUntilClosed in
+          HandshakeWorld(
+            front: FrontendHandshake(own: frontKey, publishedState: publishedState),
+            back: BackendHandshake(own: backKey, servesUntilClosed: servesUntilClosed),
+            frontKey: frontKey, backKey: backKey, faultsLeft: faults, publishedState: publishedState,
+            servesUntilClosed: servesUntilClosed)
+        }
       }
     }
   }
