@@ -17,7 +17,10 @@ import XenPlatform
   @Test(arguments: [false, true]) func XSA155_backendAnswersWhateverTheMutatorMakesOfRequests(isPersistent: Bool) throws
   {
     let gate = GateStore(sectorCount: 64)
-    let xen = try ThreadedBlk(store: gate)
+    // So few that requests wait for them, of whatever the mutator makes of those behind them.
+    var options = BlkBackOptions()
+    (options.bufferPageCount, options.maxIndirectSegmentCount) = (16, 16)
+    let xen = try ThreadedBlk(store: gate, options: options)
     var random = SeededGenerator(Seed(7))
     var (put, answered, connections, writes, counts) = (0, 0, 0, 0, [0, 0, 0])
     while put < Storm.requestCount {
@@ -219,9 +222,10 @@ final class ThreadedBlk {
   let peer: HostilePeer
   private let store: any Xenstore
   private let disk: any BlockStore
+  private let options: BlkBackOptions
 
-  init(store disk: any BlockStore) throws {
-    self.disk = disk
+  init(store disk: any BlockStore, options: BlkBackOptions = BlkBackOptions()) throws {
+    (self.disk, self.options) = (disk, options)
     let control = loopback.addDomain()
     front = loopback.addDomain()
     back = loopback.addDomain()
@@ -229,13 +233,13 @@ final class ThreadedBlk {
     store = try control.openXenstore()
     device = try toolstack.addVbd(to: front.domain, servedBy: back.domain, params: "disk")
     bus = try Bus(on: back, log: .silent)
-    try bus.register(BlkBackDriver { _ in disk })
+    try bus.register(BlkBackDriver(options: options) { _ in disk })
     peer = try HostilePeer(front, own: device.frontendPath, other: device.backendPath, of: back.domain)
   }
 
   func restartBackend() throws {
     bus = try Bus(on: loopback.addProcess(in: back.domain), log: .silent)
-    try bus.register(BlkBackDriver { [disk] _ in disk })
+    try bus.register(BlkBackDriver(options: options) { [disk] _ in disk })
   }
 
   func directory(_ path: String) -> StoreDirectory { StoreDirectory(path, in: store) }

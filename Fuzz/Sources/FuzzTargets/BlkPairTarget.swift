@@ -33,8 +33,9 @@ private final class BlkPairRun {
     front.requeuesRequests = input.flag()
     var back = BlkBackOptions(offersFlush: input.flag(), offersPersistentGrants: input.flag())
     back.persistentPageCount = 1 + input.below(64)
-    back.bufferPageCount = 256 + input.below(64)
     back.maxIndirectSegmentCount = input.pick([0, 32, 256])
+    // As few as may be, so that requests wait for them.
+    back.bufferPageCount = max(11, back.maxIndirectSegmentCount) + input.below(64)
     let store = MemoryStore(sectorCount: UInt64(Self.sectorCount))
     disk = BlkFrontDevice(front)
     rig = try PairRig(frontend: disk, backend: BlkBackDriver(options: back) { _ in store }) {
