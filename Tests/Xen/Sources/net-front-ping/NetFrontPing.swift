@@ -63,23 +63,27 @@ import RigSupport
 
   /// The peer receives what we transmit, and counts that without the Ethernet headers.
   private static func compareCounters(_ host: Host, in folder: String) throws {
-    // The peer counts a frame before its response is seen here.
-    for _ in 0..<5000 where host.card.inFlightCount > 0 {
+    // The peer counts a frame before its response is seen here, and may send one of its own at any time.
+    for _ in 0..<5000
+    where try host.card.inFlightCount > 0 || counters(host, in: folder).contains(where: { $0.theirs != $0.ours }) {
       usleep(1000)
       host.card.poll { _ in }
     }
     guard host.card.inFlightCount == 0 else { throw Failure("\(host.card.inFlightCount) frames are never answered") }
-    let statistics = host.card.statistics
-    let headers = UInt64(NetIf.headerByteCount) * statistics.tx.packets
-    let pairs = [
-      ("rx_packets", statistics.tx.packets), ("rx_bytes", statistics.tx.bytes - headers),
-      ("tx_packets", statistics.rx.packets), ("tx_bytes", statistics.rx.bytes),
-    ]
-    for (name, ours) in pairs {
-      let theirs = try counter("\(folder)/\(name)")
+    for (name, theirs, ours) in try counters(host, in: folder) {
       RigProgram.say("\(name): the peer's interface says \(theirs), the card \(ours)")
       guard theirs == ours else { throw Failure("the two ends disagree about \(name)") }
     }
+  }
+
+  private static func counters(_ host: Host, in folder: String) throws -> [(name: String, theirs: UInt64, ours: UInt64)]
+  {
+    let statistics = host.card.statistics
+    let headers = UInt64(NetIf.headerByteCount) * statistics.tx.packets
+    return try [
+      ("rx_packets", statistics.tx.packets), ("rx_bytes", statistics.tx.bytes - headers),
+      ("tx_packets", statistics.rx.packets), ("tx_bytes", statistics.rx.bytes),
+    ].map { name, ours in (name, try counter("\(folder)/\(name)"), ours) }
   }
 
   private static func counter(_ path: String) throws -> UInt64 {
