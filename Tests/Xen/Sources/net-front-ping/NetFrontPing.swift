@@ -64,10 +64,13 @@ import RigSupport
   /// The peer receives what we transmit, and counts that without the Ethernet headers.
   private static func compareCounters(_ host: Host, in folder: String) throws {
     // The peer counts a frame before its response is seen here, and may send one of its own at any time.
-    for _ in 0..<5000
-    where try host.card.inFlightCount > 0 || counters(host, in: folder).contains(where: { $0.theirs != $0.ours }) {
-      usleep(1000)
+    _ = try (0..<1000).contains { _ in
       host.card.poll { _ in }
+      if try host.card.inFlightCount == 0, counters(host, in: folder).allSatisfy({ $0.theirs == $0.ours }) {
+        return true
+      }
+      usleep(5000)
+      return false
     }
     guard host.card.inFlightCount == 0 else { throw Failure("\(host.card.inFlightCount) frames are never answered") }
     for (name, theirs, ours) in try counters(host, in: folder) {
