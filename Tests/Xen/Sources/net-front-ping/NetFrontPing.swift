@@ -66,7 +66,7 @@ import RigSupport
     // The peer counts a frame before its response is seen here, and may send one of its own at any time.
     _ = try (0..<1000).contains { _ in
       host.card.poll { _ in }
-      if try host.card.inFlightCount == 0, counters(host, in: folder).allSatisfy({ $0.theirs == $0.ours }) {
+      if host.card.inFlightCount == 0, try counters(host, in: folder).allSatisfy({ $0.theirs == $0.ours }) {
         return true
       }
       usleep(5000)
