@@ -26,7 +26,7 @@ public protocol BlockStore: AnyObject, Sendable {
   /// a large request, which would come over what the next life of the guest has written.
   ///
   /// What it has is completed as ever, done or not. It lives until then, with the requests' memory, and is reaped by a thread of no
-  /// frontend's; a second after its frontend's leave at the latest the others go on without it, and its disk is not served
+  /// frontend's; a second after its frontend's leave at the latest the others go on without it, and its device is not served
   /// again before.
   func abandon()
 

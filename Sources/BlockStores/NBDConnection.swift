@@ -205,8 +205,9 @@
 
     /// Gives the server what an operation has to do next.
     private func start(_ number: Int, _ now: UInt64) {
-      if operations[number]?.port.isAbandoned == true { return finish(number, fault: Self.abandoned) }
-      guard let operation = operations[number], let link, let export else { return waiting.append(number) }
+      guard let operation = operations[number] else { return }
+      if operation.port.isAbandoned { return finish(number, fault: Self.abandoned) }
+      guard let link, let export else { return waiting.append(number) }
       let (request, done) = (operation.request, operation.done)
       let command: Int64
       switch operation.step {

@@ -284,8 +284,8 @@ struct BlkBackRestartTests {
   @Test func diskIsDetachedFromAStoreThatHangsWhereThereIsARecord() throws {
     let front = RawBlkFrontend()
     let memory = ModelDisk(sectorCount: 64)
-    var stores: [any BlockStore] = [HoldingStore(memory), memory]
-    let held = stores[0] as! HoldingStore
+    let held = HoldingStore(memory)
+    var stores: [any BlockStore] = [held, memory]
     let rig = try RestartRig(frontend: front) { _ in stores.removeFirst() }
     let pair = rig.pair
     try pair.connect()

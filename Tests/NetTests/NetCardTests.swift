@@ -37,6 +37,14 @@ struct NetCardTests {
     }
   }
 
+  /// Waits for one batch.
+  private func receiver(of card: NetFrontCard) -> Task<NetFrameBatch?, Never> {
+    Task {
+      var iterator = card.received.makeAsyncIterator()
+      return await iterator.next()
+    }
+  }
+
   @Test func batchesGoThereAndBack() async throws {
     let machine = try Machine(mtu: 9000)
     defer { machine.stop() }
@@ -178,10 +186,7 @@ struct NetCardTests {
     let machine = try Machine(end)
     defer { machine.stop() }
     let card = try await machine.card()
-    let waiting = Task { () -> NetFrameBatch? in
-      var iterator = card.received.makeAsyncIterator()
-      return await iterator.next()
-    }
+    let waiting = receiver(of: card)
     waiting.cancel()
     #expect(await waiting.value == nil)
     let one = frame(1)
@@ -196,10 +201,7 @@ struct NetCardTests {
     let machine = try Machine(end)
     defer { machine.stop() }
     let card = try await machine.card()
-    let waiting = Task { () -> NetFrameBatch? in
-      var iterator = card.received.makeAsyncIterator()
-      return await iterator.next()
-    }
+    let waiting = receiver(of: card)
     #expect(try machine.rig.toolstack.destroy(machine.device))
     #expect(await waiting.value == nil)
     var iterator = card.received.makeAsyncIterator()
