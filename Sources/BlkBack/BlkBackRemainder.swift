@@ -6,26 +6,29 @@ import XenRing
 
 /// What a store still has of a queue that is no more, and the queue's memory, which is the store's until it has completed that.
 ///
-/// Sendable: what changes is under a lock, and of the memory nobody but the store has anything.
+/// Sendable: all of it is under a lock, and of the memory nobody but the store has anything.
 final class BlkBackRemainder: @unchecked Sendable {
   private struct Contents: ~Copyable {
     var slots: Set<Int>
     var completions: StoreCompletions
   }
 
-  private let store: any BlockStore
-  private let memory: (BufferPages, SharedPieceTable, PersistentGrants?)
   private let contents: Mutex<Contents>
+  /// These are let go of by whoever takes the last completion, before anybody hears that there is none left: an image's lock is
+  /// free, and memory is given back, when the disk is served again. Under the lock, too.
+  private var store: (any BlockStore)?
+  private var memory: (BufferPages, SharedPieceTable, PersistentGrants?)?
 
   init(
     of slots: Set<Int>, in store: any BlockStore, _ buffers: BufferPages, _ pieces: SharedPieceTable,
     _ persistent: PersistentGrants?
   ) {
-    (self.store, memory) = (store, (buffers, pieces, persistent))
     contents = Mutex(
       Contents(
         slots: slots, completions: StoreCompletions(owner: ObjectIdentifier(pieces), capacity: slots.count)))
-    if !slots.isEmpty { store.abandon() }
+    if slots.isEmpty { return }
+    (self.store, memory) = (store, (buffers, pieces, persistent))
+    store.abandon()
   }
 
   /// Takes what the store has completed since, and answers nobody.
@@ -33,41 +36,42 @@ final class BlkBackRemainder: @unchecked Sendable {
   /// - Returns: how many requests it still has.
   func settle() -> Int {
     contents.withLock { contents in
-      if contents.slots.isEmpty { return 0 }
+      guard let store else { return 0 }
       store.reap(into: &contents.completions)
       for index in contents.completions.list.indices {
         contents.slots.remove(contents.completions.list[index].slot)
       }
       contents.completions.list.removeAll(keepingCapacity: true)
+      if contents.slots.isEmpty { (self.store, memory) = (nil, nil) }
       return contents.slots.count
     }
   }
 
-  /// Waits for the rest of it.
+  /// Waits for the rest of it, as long as nobody else has it.
   ///
   /// - Parameter deadline: in nanoseconds of the machine's clock.
   /// - Returns: false when the store has not completed all of it by then.
-  @discardableResult func settle(until deadline: UInt64) -> Bool {
+  func settle(until deadline: UInt64) -> Bool {
     while settle() > 0 {
-      guard Uptime.now.nanoseconds < deadline, let descriptor = store.completionDescriptor else { return false }
-      // Whoever else has settled it meanwhile has taken the event.
-      Wakeup.wait(for: descriptor, timeout: deadline == .max ? 1000 : 10)
+      guard Uptime.now.nanoseconds < deadline, let descriptor = store?.completionDescriptor else { return false }
+      Wakeup.wait(for: descriptor, timeout: 10)
     }
     return true
   }
 
-  /// Has all of it live until it is settled, on a thread that waits for that. Where there is no thread, or a store that tells
-  /// nobody, it lives for good: memory that somebody may still write is never given back.
+  /// Has all of it live until it is settled, on a thread that looks for that ten times in a second: whoever asks for the disk again
+  /// settles it, too, and the store's descriptor is no more then. Where there is no thread it lives until somebody asks: memory
+  /// that somebody may still write is never given back.
   func settleByItself() {
     // Safe: the thread takes over the one reference that is retained here.
     let argument = unsafe Unmanaged.passRetained(self).toOpaque()
-    guard store.completionDescriptor != nil else { return }
     var handle = pthread_t()
     let created = unsafe pthread_create(
       &handle, nil,
       { argument in
         unsafe "blk-remainder".withCString { unsafe linux_name_thread($0) }
-        unsafe Unmanaged<BlkBackRemainder>.fromOpaque(argument!).takeRetainedValue().settle(until: .max)
+        let remainder = unsafe Unmanaged<BlkBackRemainder>.fromOpaque(argument!).takeRetainedValue()
+        while remainder.settle() > 0 { usleep(100_000) }
         return nil
       }, argument)
     if created == 0 { _ = pthread_detach(handle) }
