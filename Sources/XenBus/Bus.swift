@@ -208,18 +208,20 @@ public final class Bus {
 
   /// The domain was suspended and has been resumed, perhaps on another host: each frontend gives up what it had shared,
   /// which is gone, and publishes anew as soon as its device's directory is there, wherever that says its backend is now.
-  /// What its user had under way goes on where the driver can, since ``Frontend/forget(_:)`` is not called. Backends begin
-  /// as after a restart.
+  /// What its user had under way goes on where the driver can, since ``Frontend/forget(_:)`` is not called. Those that were
+  /// leaving, after ``close()``, have left. Backends begin as after a restart.
   ///
   /// To be called before the next poll, which would take the directories that the toolstack has made anew for other
   /// devices. Nothing on a real Xen announces to its userspace that a domain was resumed; this is for a platform that does.
   public func resume() {
     for (path, session) in sessions {
       unwatchOtherEnd(of: session.device, session.device.watchedKeys)
-      if let session = session as? FrontendSession {
+      if let session = session as? FrontendSession, !session.leaves {
         if let frontend = session.suspend() { suspended[path] = (frontend, session.device) }
       } else {
+        // Of a frontend that was about to leave nobody has anything any more, so nobody is to be waited for.
         session.end()
+        if session is FrontendSession { _ = try? session.device.switchState(to: .closed) }
       }
     }
     sessions = [:]

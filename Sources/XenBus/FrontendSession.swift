@@ -65,6 +65,7 @@ final class FrontendSession: DeviceSession {
     if handshake.phase == .closed { frontend?.forget(device) }
   }
 
+  var leaves: Bool { handshake.leaves }
   var hasLeft: Bool { handshake.phase == .closed && waitsFor == nil }
 
   /// The domain was suspended: nothing that was shared is there any more, so nobody is to be waited for.

@@ -109,6 +109,30 @@ struct NetFrontSuspendTests {
     #expect(pair.scheduler.run { pair.loopback.heldPages == before } && isEven(pair, put))
   }
 
+  /// What is closing does not come up again, and waits for nobody.
+  @Test(arguments: seeds(1...10, of: NetFrontSuspendTests.self), [true, false])
+  func cardThatWasLeavingHasLeft(seed: Seed, isMadeAnew: Bool) throws {
+    let pair = try NetPair(seed: seed, end: EchoEnd())
+    try pair.connect()
+    var random = SeededGenerator(seed)
+    var put: UInt64 = 0
+    try work(pair, &put, &random)
+    pair.frontBus.close()
+    for _ in 0..<Int.random(in: 0..<6, using: &random) { pair.scheduler.round() }
+    pair.guest.suspendAndResume()
+    if isMadeAnew {
+      try pair.toolstack.remove(pair.device)
+      _ = try pair.toolstack.addVif(
+        to: pair.guest.domain, servedBy: pair.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    }
+    pair.frontBus.resume()
+    #expect(pair.frontBus.isEmpty && !pair.card.isConnected && isEven(pair, put))
+    #expect(pair.loopback.grantCounts.sharedPages == 0)
+    for _ in 0..<20 { pair.scheduler.round() }
+    #expect(pair.frontBus.isEmpty && !pair.card.isConnected, "\(pair.frontBus.report)")
+    if !isMadeAnew { #expect(try pair.scheduler.run { try pair.toolstack.isClosed(pair.device) }) }
+  }
+
   /// Backends of a domain that was resumed begin as after a restart.
   @Test func driverDomainThatIsResumedServesAnew() throws {
     let pair = try NetPair(end: EchoEnd())
