@@ -1,5 +1,4 @@
 import BlkIf
-import CLinux
 import Glibc
 import Synchronization
 import XenRing
@@ -7,7 +6,7 @@ import XenRing
 /// What a store still has of a queue that is no more, and the queue's memory, which is the store's until it has completed that.
 ///
 /// Sendable: all of it is under a lock, and of the memory nobody but the store has anything.
-final class BlkBackRemainder: @unchecked Sendable {
+final class BlkBackRemainder: ThreadWork, @unchecked Sendable {
   private struct Contents: ~Copyable {
     var slots: Set<Int>
     var completions: StoreCompletions
@@ -63,19 +62,15 @@ final class BlkBackRemainder: @unchecked Sendable {
   /// settles it, too, and the store's descriptor is no more then. Where there is no thread it lives until somebody asks: memory
   /// that somebody may still write is never given back.
   func settleByItself() {
-    // Safe: the thread takes over the one reference that is retained here.
-    let argument = unsafe Unmanaged.passRetained(self).toOpaque()
-    var handle = pthread_t()
-    let created = unsafe pthread_create(
-      &handle, nil,
-      { argument in
-        unsafe "blk-remainder".withCString { unsafe linux_name_thread($0) }
-        let remainder = unsafe Unmanaged<BlkBackRemainder>.fromOpaque(argument!).takeRetainedValue()
-        while remainder.settle() > 0 { usleep(100_000) }
-        return nil
-      }, argument)
-    if created == 0 { _ = pthread_detach(handle) }
+    // Safe: a reference too many, for good.
+    guard let handle = try? start(name: "blk-remainder") else {
+      _ = unsafe Unmanaged.passRetained(self)
+      return
+    }
+    pthread_detach(handle)
   }
+
+  func run() { while settle() > 0 { usleep(100_000) } }
 }
 
 /// The remainders of a driver's disks: none is served again before its last connection's is settled, so that there is one for each

@@ -64,23 +64,9 @@ public final class BusThread: Sendable {
     do throws(ResourceError) { state = try BusThreadState() } catch { throw .resource("\(error)") }
     do throws(XenstoreError) {
       let bus = try Bus(on: platform, queueHost: queueHost, log: log)
-      loop = BusLoop(bus, try setUp(bus), state, name: name, sleep: sleep)
+      loop = BusLoop(bus, try setUp(bus), state, sleep: sleep)
     } catch { throw .store(error) }
-    // Safe: the thread takes over the one reference that is retained here, and with it all that is not ours to share.
-    let argument = unsafe Unmanaged.passRetained(loop).toOpaque()
-    var handle = pthread_t()
-    let created = unsafe pthread_create(
-      &handle, nil,
-      { argument in
-        unsafe Unmanaged<BusLoop>.fromOpaque(argument!).takeRetainedValue().run()
-        return nil
-      }, argument)
-    guard created == 0 else {
-      // Safe: the thread that would have taken it over was not made.
-      unsafe Unmanaged<BusLoop>.fromOpaque(argument).release()
-      throw .resource("no thread can be made for a bus: raise the limit of processes")
-    }
-    self.handle = Mutex(handle)
+    do throws(ResourceError) { handle = Mutex(try loop.start(name: name)) } catch { throw .resource("\(error)") }
   }
 
   /// Ends the thread without waiting for it.
@@ -169,21 +155,19 @@ private final class BusThreadState: Sendable {
 }
 
 /// The thread's own part.
-private final class BusLoop {
+private final class BusLoop: ThreadWork {
   private var bus: Bus?
   private let client: (any BusThreadClient)?
   private let state: BusThreadState
-  private let name: String
   private var sleep: AdaptiveSleep
 
   init(
-    _ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, name: String, sleep: AdaptiveSleep
+    _ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, sleep: AdaptiveSleep
   ) {
-    (self.bus, self.client, self.state, self.name, self.sleep) = (bus, client, state, name, sleep)
+    (self.bus, self.client, self.state, self.sleep) = (bus, client, state, sleep)
   }
 
   func run() {
-    unsafe name.withCString { unsafe linux_name_thread($0) }
     if let bus { run(bus) }
     bus = nil
     let pause = state.pause.withLock { pause in

@@ -17,21 +17,9 @@ final class XenstoreServer: Sendable {
     stop = try Wakeup()
     domain = loopback.addProcess(in: .zero)
     let work = Work(loopback, domain, socket, stop)
-    // Safe: the thread takes over the one reference that is retained here.
-    let argument = unsafe Unmanaged.passRetained(work).toOpaque()
-    var handle = pthread_t()
-    let created = unsafe pthread_create(
-      &handle, nil,
-      { argument in
-        unsafe Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue().run()
-        return nil
-      }, argument)
-    thread = Mutex(created == 0 ? handle : nil)
-    guard created == 0 else {
-      // Safe: the thread that would have taken it over was not made.
-      unsafe Unmanaged<Work>.fromOpaque(argument).release()
+    do throws(ResourceError) { thread = Mutex(try work.start(name: "xenstore")) } catch {
       domain.kill()
-      throw ResourceError("no thread can be made: raise the limit of processes")
+      throw error
     }
   }
 
@@ -46,7 +34,7 @@ final class XenstoreServer: Sendable {
   }
 
   /// What the thread alone uses, from its first to its last turn.
-  private final class Work {
+  private final class Work: ThreadWork {
     private let loopback: Loopback
     private let domain: LoopbackDomain
     private let socket: ListeningSocket
@@ -62,7 +50,6 @@ final class XenstoreServer: Sendable {
     }
 
     func run() {
-      unsafe "xenstore".withCString { unsafe linux_name_thread($0) }
       while wait() {
         connections.removeAll { connection in
           do throws(XenstoreConnection.Ending) {

@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 import Synchronization
 
@@ -21,8 +20,8 @@ public final class ThreadPerQueue: QueueHost {
     _ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void
   ) throws(ResourceError) {
     let thread = try QueueThread(
-      queue: queue, name: name, budget: budget, sleep: sleep, whenStopped: whenStopped)
-    try thread.start()
+      queue: queue, budget: budget, sleep: sleep, whenStopped: whenStopped)
+    thread.handle = try thread.start(name: name)
     let former = threads.withLock { $0.updateValue(thread, forKey: ObjectIdentifier(queue)) }
     precondition(former == nil, "a queue is started once")
   }
@@ -37,9 +36,8 @@ public final class ThreadPerQueue: QueueHost {
 /// One queue's thread. Its creator starts it once and joins it once.
 ///
 /// Sendable: `handle` is written before and read after the thread's life; `waits` and `sleep` are the thread's own.
-private final class QueueThread: @unchecked Sendable {
+private final class QueueThread: ThreadWork, @unchecked Sendable {
   private let queue: any DataQueue
-  private let name: String
   private let budget: Int
   private var sleep: AdaptiveSleep
   private let whenStopped: @Sendable () -> Void
@@ -49,35 +47,18 @@ private final class QueueThread: @unchecked Sendable {
   private let descriptors: [CInt]
   /// The one to stop, then the queue's.
   private var waits: [pollfd]
-  private var handle = pthread_t()
+  var handle = pthread_t()
 
   init(
-    queue: any DataQueue, name: String, budget: Int, sleep: AdaptiveSleep, whenStopped: @escaping @Sendable () -> Void
+    queue: any DataQueue, budget: Int, sleep: AdaptiveSleep, whenStopped: @escaping @Sendable () -> Void
   ) throws(ResourceError) {
     self.sleep = sleep
     stop = try Wakeup()
     self.queue = queue
-    self.name = name
     self.budget = budget
     self.whenStopped = whenStopped
     descriptors = queue.descriptors
     waits = ([stop.descriptor] + descriptors).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-  }
-
-  func start() throws(ResourceError) {
-    // Safe: the thread takes over the one reference that is retained here.
-    let argument = unsafe Unmanaged.passRetained(self).toOpaque()
-    let created = unsafe pthread_create(
-      &handle, nil,
-      { argument in
-        unsafe Unmanaged<QueueThread>.fromOpaque(argument!).takeRetainedValue().run()
-        return nil
-      }, argument)
-    guard created == 0 else {
-      // Safe: the thread that would have taken it over was not made.
-      unsafe Unmanaged<QueueThread>.fromOpaque(argument).release()
-      throw ResourceError("no thread can be made for a queue: raise the limit of processes, or serve fewer devices")
-    }
   }
 
   func stopAndJoin() {
@@ -86,8 +67,7 @@ private final class QueueThread: @unchecked Sendable {
     _ = pthread_join(handle, nil)
   }
 
-  private func run() {
-    unsafe name.withCString { unsafe linux_name_thread($0) }
+  func run() {
     let goesByTicks = queue.goesByTicks
     while true {
       let timeout: CInt
