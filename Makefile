@@ -98,6 +98,10 @@ SEEDS = 10000
 storm: deps
 	SWIFT_XEN_STORM_REQUESTS=$(REQUESTS) swift test --disable-xctest --filter MutatorTests
 	SWIFT_XEN_SEEDS=$(SEEDS) swift test --disable-xctest --filter SimulationTests
+	for run in 1 2 3 4 5 6 7 8; do \
+	  SWIFT_XEN_SEED=$$(od -An -N8 -tu8 /dev/urandom | tr -d ' ') \
+	    swift test --disable-xctest --filter LockStepTests || exit 1; \
+	done
 
 # In a folder of its own, since everything is built anew.
 sanitize-address: deps

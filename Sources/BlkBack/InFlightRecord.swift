@@ -105,6 +105,8 @@ import XenRing
 
   deinit {
     unsafe munmap(baseAddress, byteCount)
+    // A program that another thread begins at this moment has a copy of the descriptor until it runs.
+    _ = flock(descriptor.rawValue, LOCK_UN)
     try? descriptor.close()
   }
 

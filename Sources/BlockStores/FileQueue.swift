@@ -123,7 +123,7 @@ final class FileQueue: BlockStore, @unchecked Sendable {
       }
     }
     reap(into: &completions)
-    endsAtOnce = inFlightCount == 0
+    if index > 0 { endsAtOnce = inFlightCount == 0 }
   }
 
   /// What the kernel has done already is taken after each beginning, so that nobody has to be woken for it.

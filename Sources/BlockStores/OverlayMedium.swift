@@ -48,7 +48,11 @@ final class FileMedium: OverlayMedium {
     descriptor = opened
   }
 
-  deinit { _ = close(descriptor) }
+  deinit {
+    // A program that another thread begins at this moment has a copy of the descriptor until it runs.
+    _ = flock(descriptor, LOCK_UN)
+    _ = close(descriptor)
+  }
 
   func byteCount() throws(FileFault) -> UInt64 {
     let end = lseek(descriptor, 0, SEEK_END)

@@ -42,7 +42,7 @@ package final class BusFacade<Call: BusCall, Facts: Sendable>: Sendable {
     }
   }
 
-  deinit { thread.end(within: 1) }
+  deinit { thread.end(within: 10) }
 
   /// What the client has shown last.
   package var facts: Facts { mailbox.facts }

@@ -214,7 +214,7 @@ struct BlkBackPersistentTests {
     try bus.register(BlkBackDriver { _ in disk })
     try front.register(frontend, at: device.frontendPath)
     try #require(
-      front.run(seconds: 10) {
+      front.run(seconds: 300) {
         bus.poll()
         return frontend.isConnected
       })
@@ -226,7 +226,7 @@ struct BlkBackPersistentTests {
     #expect(try frontend.responses().map(\.status) == Array(repeating: 0, count: 12))
     #expect(rig.loopback.grantCounts.mappedPages == 5 && rig.loopback.grantCounts.copyTotal == 8)
     bus.close()
-    front.run(seconds: 10) { bus.poll() == .idle && bus.isEmpty }
+    front.run(seconds: 300) { bus.poll() == .idle && bus.isEmpty }
   }
 
   @Test func pagesThatNobodyUsesForAMinuteAreUnmapped() throws {

@@ -42,7 +42,7 @@ struct BlkBackPowerCutTests {
           asked[nextID] = .flush(answered)
           front.put(front.direct(BlkIf.Operation.flushDiskCache, [], id: nextID))
         } else {
-          guard let lane = free.randomElement(using: &random) else { break }
+          guard let lane = free.sorted().randomElement(using: &random) else { break }
           free.remove(lane)
           lanes[lane].versions.append(Int(nextID))
           front.bytes(page: lane, sector: 0, count: 4096).copy(from: pattern(4096, seed: Int(nextID)).span)

@@ -5,8 +5,6 @@ import Testing
 import XenLoopback
 
 /// X9: a disk of async programs whose domain is suspended and resumed.
-// For what hangs. The limit counts while a test waits for its turn among all the others, too, which takes minutes on two processors.
-@Suite(.timeLimit(.minutes(30)))
 struct BlkFrontDiskSuspendTests {
   @Test func callsUnderWayEndAfterTheSuspension() async throws {
     let rig = try Rig()

@@ -29,7 +29,7 @@ struct BlkFrontDiskTests {
 
   /// What an end that may take its time comes to.
   private func eventually(_ condition: () throws -> Bool) async throws -> Bool {
-    for _ in 0..<10_000 {
+    for _ in 0..<100_000 {
       if try condition() { return true }
       try await Task.sleep(for: .milliseconds(1))
     }
@@ -172,7 +172,7 @@ struct BlkFrontDiskTests {
 
   @Test func cancelledConnectionEndsAtOnceAndLeavesNothing() async throws {
     let connecting = Task { [path = device.frontendPath, guest = rig.guest] in
-      try await BlkFrontDisk.connect(to: path, on: guest, timeout: .seconds(600), log: .silent)
+      try await BlkFrontDisk.connect(to: path, on: guest, timeout: .seconds(100_000), log: .silent)
     }
     // Its thread is there: a backend that offers, and then answers nobody, sees its rings.
     let bus = try Bus(on: rig.driverDomain, log: .silent)

@@ -2,6 +2,7 @@ import BlkBack
 import BlkFront
 import Logging
 import TestSupport
+import Testing
 
 /// A disk, number 51712, with both its ends.
 final class BlkPair: DriverPair {
@@ -48,10 +49,11 @@ final class BlkPair: DriverPair {
   func complete(_ disk: BlkFrontDevice) -> [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] {
     var results: [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] = [:]
     disk.push()
-    _ = scheduler.run {
+    let isDone = scheduler.run {
       disk.poll { results[$0.tag] = ($0.result, $0.copied()) }
       return disk.inFlightCount == 0
     }
+    #expect(isDone, "\(disk.inFlightCount) requests are never answered")
     return results
   }
 
@@ -64,10 +66,11 @@ final class BlkPair: DriverPair {
   func answers(_ frontend: RawBlkFrontend, _ count: Int) throws -> [UInt64: BlkIfResponse] {
     var answers: [UInt64: BlkIfResponse] = [:]
     frontend.push()
-    _ = try scheduler.run(turns: 500) {
+    let isWhole = try scheduler.run(turns: 500) {
       for response in try frontend.responses() { answers[response.id] = response }
       return answers.count == count
     }
+    #expect(isWhole, "\(answers.count) answers, and not \(count)")
     return answers
   }
 }

@@ -72,13 +72,13 @@ struct BlkStatisticsTests {
     try back.register(BlkBackDriver(whenClosed: { counts = $1 }) { _ in store })
     try front.register(disk, at: device.frontendPath)
     try #require(
-      front.run(seconds: 10) {
+      front.run(seconds: 300) {
         back.poll()
         return disk.isConnected
       })
     try use(disk)
     back.close()
-    front.run(seconds: 10) { back.poll() == .idle && back.isEmpty }
+    front.run(seconds: 300) { back.poll() == .idle && back.isEmpty }
     return try #require(counts?.latency)
   }
 

@@ -24,7 +24,7 @@ final class HandPolledDisk {
     device = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "test")
     try backBus.register(BlkBackDriver(options: options, store: store))
     try frontBus.register(frontend, at: device.frontendPath)
-    let isConnected = frontBus.run(seconds: 10) { [backBus] in
+    let isConnected = frontBus.run(seconds: 300) { [backBus] in
       backBus.poll()
       return frontend.isConnected
     }

@@ -12,7 +12,7 @@ import XenLoopback
   try front.register(disk)
   _ = try Toolstack(on: domainZero).addVbd(
     to: guest.domain, servedBy: domainZero.domain, params: "", backendType: "zero")
-  let connected = front.run(seconds: 10) {
+  let connected = front.run(seconds: 300) {
     back.poll()
     return disk.isConnected
   }

@@ -112,7 +112,8 @@ struct BlockDeviceTests {
     #expect(throws: FileStoreError.inUse(device.path)) { try FileStore(path: device.path, options: options) }
     isFrozen = false
     try Program.run("fsfreeze", "--unfreeze", folder)
-    let successor = try StoreDriver(queueOf: FileStore(path: device.path))
+    options.lockSeconds = 60
+    let successor = try StoreDriver(queueOf: FileStore(path: device.path, options: options))
     #expect(successor.read(sector: 8, byteCount: 4096) == [UInt8](repeating: 0xAB, count: 4096))
   }
 }

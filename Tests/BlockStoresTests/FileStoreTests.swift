@@ -13,7 +13,7 @@ enum FileWay: String, CaseIterable, CustomTestStringConvertible {
   var options: FileStoreOptions {
     var options = FileStoreOptions(direct: self == .ringDirect || self == .callsDirect ? .automatic : .off)
     options.usesIOUring = self == .ringDirect || self == .ringCached
-    options.lockSeconds = 0.2
+    options.lockSeconds = 60
     return options
   }
 
@@ -342,7 +342,9 @@ struct FileStoreTests {
       usleep(200_000)
       try? holder.close()
     }
-    let store = try FileStore(path: file.path)
+    var options = FileStoreOptions()
+    options.lockSeconds = 60
+    let store = try FileStore(path: file.path, options: options)
     #expect(store.geometry.sectorCount == 8)
     thread.join()
   }

@@ -109,8 +109,11 @@ struct OverlayStoreTests {
     #expect(throws: OverlayStoreError.otherBase(overlay.path, base: other.path)) {
       try OverlayStore(base: other.path, overlay: overlay.path)
     }
-    usleep(20_000)
-    try FileDescriptor.open(base.path, .readWrite).closing { _ = try $0.writeAll(toAbsoluteOffset: 0, [1]) }
+    try FileDescriptor.open(base.path, .readWrite).closing { base in
+      _ = try base.writeAll(toAbsoluteOffset: 0, [1])
+      // The clock that files are stamped by may stand still for long.
+      #expect(unsafe futimens(base.rawValue, [timespec(tv_sec: 1, tv_nsec: 0), timespec(tv_sec: 1, tv_nsec: 0)]) == 0)
+    }
     #expect(throws: OverlayStoreError.otherBase(overlay.path, base: base.path)) {
       try OverlayStore(base: base.path, overlay: overlay.path)
     }

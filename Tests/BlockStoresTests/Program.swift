@@ -102,7 +102,7 @@ final class Program {
 }
 
 /// Waits until `condition` holds, looking every few milliseconds.
-func waits(seconds: Double = 10, until condition: () throws -> Bool) rethrows -> Bool {
+func waits(seconds: Double = 300, until condition: () throws -> Bool) rethrows -> Bool {
   let deadline = Uptime.now.nanoseconds + UInt64(seconds * 1e9)
   while Uptime.now.nanoseconds < deadline {
     if try condition() { return true }

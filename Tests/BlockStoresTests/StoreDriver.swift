@@ -70,7 +70,7 @@ final class StoreDriver {
   /// Submits, and waits until everything has been completed.
   ///
   /// - Returns: whether all of it was in time.
-  @discardableResult func run(seconds: Double = 20) -> Bool {
+  @discardableResult func run(seconds: Double = 300) -> Bool {
     submit()
     let deadline = Uptime.now.nanoseconds + UInt64(seconds * 1e9)
     while results.count < requests.count {

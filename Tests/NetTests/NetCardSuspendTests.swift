@@ -5,8 +5,6 @@ import Testing
 import XenLoopback
 
 /// X9: a card of async programs whose domain is suspended and resumed.
-// For what hangs. The limit counts while a test waits for its turn among all the others, too, which takes minutes on two processors.
-@Suite(.timeLimit(.minutes(30)))
 struct NetCardSuspendTests {
   private let rig: Rig
   private let device: Toolstack.Device
@@ -56,8 +54,9 @@ struct NetCardSuspendTests {
       try await waiting
       #expect(rig.loopback.heldPages == before && card.macAddress?.description == "00:16:3e:00:00:0\(round)")
     }
-    #expect(card.statistics.tx.packets == 200)
+    // A frame may be back before it is answered.
     await card.close()
+    #expect(card.statistics.tx.packets == 200)
     #expect(rig.loopback.grantCounts.sharedPages == 0)
   }
 

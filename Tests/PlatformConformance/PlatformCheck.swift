@@ -47,6 +47,6 @@ func isReadable(_ descriptor: CInt, within milliseconds: CInt) -> Bool {
 }
 
 /// As long as anything may take that has to come, on a slow machine in emulation.
-let patience: CInt = 5_000
+let patience: CInt = 60_000
 /// Long enough for something that must not come to come.
 let silence: CInt = 50

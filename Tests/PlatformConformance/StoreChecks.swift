@@ -295,11 +295,17 @@ private func nextEvent(_ store: any Xenstore) throws -> XenstoreWatchEvent {
   return event
 }
 
-/// The paths of all events that come, in order, until none has come for a while.
+/// The paths of all events below the root that have been brought about by now, in order.
 private func events(_ store: any Xenstore) throws -> [String] {
+  // Its own event comes behind theirs.
+  let end = "\(root)/end"
+  try store.write(end, [], in: nil)
   var paths: [String] = []
-  while isReadable(store.descriptor, within: silence) { paths.append(try nextEvent(store).path) }
-  return paths
+  while true {
+    let path = try nextEvent(store).path
+    if path == end { return paths }
+    paths.append(path)
+  }
 }
 
 private func expectNoEvent(_ store: any Xenstore, _ cause: String) throws {

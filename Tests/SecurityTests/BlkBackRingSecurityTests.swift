@@ -38,8 +38,8 @@ struct BlkBackRingSecurityTests {
     stage.peer.notify()
     let complaint = try stage.expectClosed()
     #expect(complaint.contains("moved its request producer to 2"))
-    store.open()
     #expect(store.count == 4, "nothing was taken twice")
+    store.open()
     try stage.check()
   }
 

@@ -68,7 +68,9 @@ import XenPlatform
       if isBroken { try xen.disconnectByHand() }
     }
     // Of each connection that broke, at most a ring's worth has no answer.
-    #expect(put - answered <= 32 * (connections - 1) && connections <= 2 + put / 10_000, "\(connections) connections")
+    #expect(
+      put - answered <= 32 * (connections - 1) && connections <= 2 + put / 10_000 + writes / 500_000,
+      "\(connections) connections")
     #expect(gate.passed > 0 && gate.fault == nil, "\(gate.fault ?? "")")
     #expect(counts[0] > 0 && counts[1] > 0, "the gate had both kinds to judge")
     print(
@@ -160,7 +162,7 @@ import XenPlatform
         if $0.result == .disconnected { Issue.record("\($0.tag) was given up") }
       }
       if completed.count > before { lastProgress = Uptime.now.nanoseconds }
-      if Uptime.now.nanoseconds - lastProgress > 20_000_000_000 {
+      if Uptime.now.nanoseconds - lastProgress > 200_000_000_000 {
         Issue.record("no request completes: \(frontBus.report + xen.bus.report), \(disk.inFlightCount) in flight")
         break
       }
@@ -248,9 +250,9 @@ final class ThreadedBlk {
   var ringReference: GrantReference { peer.references(of: "ring")[0] }
   var references: [GrantReference] { peer.references(of: "data") }
 
-  /// Polls the bus until the condition holds, for ten seconds at most.
+  /// Polls the bus until the condition holds, for a hundred seconds at most.
   func wait(until condition: () throws -> Bool) throws {
-    let end = Uptime.now.nanoseconds + 10_000_000_000
+    let end = Uptime.now.nanoseconds + 100_000_000_000
     while try !condition() {
       bus.poll()
       guard Uptime.now.nanoseconds < end else { throw Stands(report: bus.report) }

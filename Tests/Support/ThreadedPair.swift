@@ -14,9 +14,9 @@ public struct ThreadedPair {
     try frontBus.register(frontend)
   }
 
-  /// Polls both until the condition holds; false when it does not within ten seconds.
+  /// Polls both until the condition holds; false when it does not within minutes.
   public func run(until condition: () -> Bool) -> Bool {
-    frontBus.run(seconds: 10) {
+    frontBus.run(seconds: 300) {
       backBus.poll()
       return condition()
     }

@@ -25,7 +25,7 @@ final class RawStoreClient {
       }
     }
     try #require(connected == 0)
-    var patience = timeval(tv_sec: 10, tv_usec: 0)
+    var patience = timeval(tv_sec: 60, tv_usec: 0)
     for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
       _ = unsafe setsockopt(descriptor, SOL_SOCKET, option, &patience, socklen_t(MemoryLayout<timeval>.size))
     }
@@ -75,7 +75,7 @@ final class RawStoreClient {
       let count = unsafe bytes.withUnsafeMutableBytes { unsafe recv(descriptor, $0.baseAddress, $0.count, 0) }
       let error = Errno(rawValue: errno)
       if count == 0 || count < 0 && error == .connectionReset { return nil }
-      try #require(count > 0, "\(error): within ten seconds, if it is for now")
+      try #require(count > 0, "\(error): within a minute, if it is for now")
       incoming += bytes.prefix(count)
     }
   }

@@ -56,11 +56,19 @@ struct XenstoreSocketFileTests {
   }
 
   @Test func whatAKilledServerLeftIsReplaced() throws {
-    let socket = try serve()
-    let leftover = folder.path + ".moved"
-    _ = unsafe rename(folder.path, leftover)
-    socket.close()
-    _ = unsafe rename(leftover, folder.path)
+    // One that never listened: of one that did, a program that another test begins at this moment has a copy until it runs.
+    let dead = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    // Safe: the path is a short one, and the lengths are those of what is pointed to.
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: folder.path.utf8) }
+    let isBound = unsafe withUnsafePointer(to: &address) {
+      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe bind(dead, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) == 0
+      }
+    }
+    close(dead)
+    try #require(isBound)
     let successor = try serve()
     #expect(try RawStoreClient(folder.path).ask(.read, "/\0") == "read ")
     successor.close()

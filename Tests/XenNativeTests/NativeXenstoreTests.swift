@@ -5,8 +5,7 @@ import XenPlatform
 import XenstoredSupport
 
 /// The store's connection through libxenstore, on a real xenstored.
-// For what hangs. The limit counts while a test waits for its turn among all the others, too, which takes minutes on two processors.
-@Suite(.needsXenstored, .timeLimit(.minutes(30))) struct NativeXenstoreTests {
+@Suite(.needsXenstored) struct NativeXenstoreTests {
   private let daemon: Xenstored
   private let store: any Xenstore
 

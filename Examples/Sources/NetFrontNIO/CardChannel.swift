@@ -32,7 +32,7 @@ public final class CardChannel: @unchecked Sendable {
   private var writes: [Write] = []
   private var flushedCount = 0
   private var pendingByteCount = 0
-  private var isTransmitting = false
+  private var transmission: Task<Void, Never>?
   private var waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 32 * 1024, high: 64 * 1024)
 
   private init(_ card: NetFrontCard, on eventLoop: any EventLoop) {
@@ -78,8 +78,7 @@ public final class CardChannel: @unchecked Sendable {
   // MARK: Writing
 
   private func transmit() {
-    guard !isTransmitting, flushedCount > 0, phase == .active else { return }
-    isTransmitting = true
+    guard transmission == nil, flushedCount > 0, phase == .active else { return }
     let sent = Array(writes.prefix(flushedCount))
     writes.removeFirst(flushedCount)
     flushedCount = 0
@@ -87,11 +86,11 @@ public final class CardChannel: @unchecked Sendable {
     for write in sent { batch.append(write.frame) }
     let promises = sent.map(\.promise)
     let byteCount = sent.reduce(0) { $0 + $1.frame.bytes.readableBytes }
-    Task { [card, eventLoop, batch] in
+    transmission = Task { [card, eventLoop, batch] in
       let result: Result<[NetFrontRefusal], any Error>
       do { result = .success(try await card.transmit(batch)) } catch { result = .failure(error) }
       eventLoop.execute {
-        self.isTransmitting = false
+        self.transmission = nil
         Self.complete(promises, with: result)
         self.changePending(by: -byteCount)
         self.transmit()
@@ -261,8 +260,10 @@ extension CardChannel: ChannelCore {
     let unsent = writes
     (writes, flushedCount) = ([], 0)
     for write in unsent { write.promise?.fail(error) }
-    Task { [card, eventLoop] in
+    Task { [card, eventLoop, transmission] in
       await card.close()
+      // The card has ended it; what came of it is told before the handlers go.
+      await transmission?.value
       eventLoop.execute {
         self.phase = .closed
         promise?.succeed(())

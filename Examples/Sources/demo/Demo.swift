@@ -78,7 +78,6 @@ import XenLoopback
     let copied = try disk.run(on: guest)
     let sent = try trip.run(on: guest)
     if hold {
-      say("all is done, and the devices stay connected until Enter or Ctrl-C")
       waitForUser(guest)
     }
     try guest.shutDown()
@@ -98,6 +97,7 @@ import XenLoopback
     // Whoever started the program may have left them blocked.
     // Safe: the set is one of our own.
     unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+    say("all is done, and the devices stay connected until Enter or Ctrl-C")
     var input: CInt? = STDIN_FILENO
     while !stopRequested.load(ordering: .relaxed) {
       guest.sleep(input)

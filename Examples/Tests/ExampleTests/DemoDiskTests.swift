@@ -25,7 +25,8 @@ final class DemoDiskTests {
   @Test func copyIsTheImage() throws {
     let image = try image(byteCount: 300 * 4096 + 512)
     let copy = folder.appending(path: "copy.img")
-    let run = try demo.run("--image", image.path, "--copy", copy.path)
+    let crossed = folder.appending(path: "crossed.pcap")
+    let run = try demo.run("--image", image.path, "--copy", copy.path, "--crossed", crossed.path)
     #expect(run.exitCode == 0, "\(run.error)")
     let bytes = try Data(contentsOf: image)
     let copied = try Data(contentsOf: copy)

@@ -49,7 +49,7 @@ struct NetTapNamespaceTests {
     tool=$1; shift
     "$tool" --front front0 --back back0 "$@" >said 2>&1 & tap=$!
     until grep -q joined said; do kill -0 $tap; sleep 0.02; done
-    unshare --net sleep 100 & other=$!
+    unshare --net sleep 10000 & other=$!
     until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.02; done
     guest() { nsenter --target $other --net "$@"; }
     ip link set front0 netns $other
@@ -65,6 +65,13 @@ struct NetTapNamespaceTests {
       Self.joined + script, [tool.url.path] + (arguments.isEmpty ? ["--mtu=1500"] : arguments))
   }
 
+  /// How many replies each ping has had: with -w it sends until enough have come, so that a late one makes one more.
+  private func answered(_ output: String) throws -> [Int] {
+    output.matches(of: try Regex(", ([0-9]+) received, ", as: (Substring, Substring).self)).compactMap {
+      Int($0.output.1)
+    }
+  }
+
   @Test func pingCrossesBothWaysAndItsPayloadIsWhole() throws {
     // With -w it waits for the last reply however long the machine takes; -p fills the payload, which it compares.
     let run = try run(
@@ -74,7 +81,7 @@ struct NetTapNamespaceTests {
       kill -INT $tap; wait $tap
       """)
     #expect(run.exitCode == 0, "\(run.output)")
-    #expect(run.output.components(separatedBy: ", 10 received, ").count == 3, "\(run.output)")
+    #expect(try answered(run.output).allSatisfy { $0 >= 10 } && answered(run.output).count == 2, "\(run.output)")
     #expect(!run.output.contains("wrong data byte"))
     #expect(run.output.contains("net-tap: front0 and back0 are joined; MTU 1500"))
     #expect(run.output.contains(try Regex("to the back [0-9]{2,} frames.* 0 too long; 0 failed; ")), "\(run.output)")
@@ -89,7 +96,7 @@ struct NetTapNamespaceTests {
       kill -INT $tap; wait $tap
       """, "--mtu=65517")
     #expect(run.exitCode == 0, "\(run.output)")
-    #expect(run.output.components(separatedBy: ", 5 received, ").count == 3, "\(run.output)")
+    #expect(try answered(run.output).allSatisfy { $0 >= 5 } && answered(run.output).count == 2, "\(run.output)")
     #expect(run.output.contains("net-tap: front0 and back0 are joined; MTU 65517"))
   }
 
@@ -115,11 +122,12 @@ struct NetTapNamespaceTests {
   }
 
   /// Several flows at once, both ways; what crosses is cut into segments by the machine, and by nobody before. Their ports are
-  /// the same each time, and so are their queues: four flows on each of two, in each direction.
+  /// the same each time, and so are their queues: four flows on each of two, in each direction. The machine gives no others of
+  /// that number away by itself.
   private static let severalFlows = """
     guest iperf3 --server --one-off >&/dev/null & server=$!
     until guest ss -tln | grep -q :5201; do sleep 0.02; done
-    iperf3 --client 10.9.0.2 --parallel 8 --cport 50140 --bytes 160M --json ${1-} >iperf.json || { cat iperf.json; exit 1; }
+    iperf3 --client 10.9.0.2 --parallel 8 --cport 20150 --bytes 160M --json ${1-} >iperf.json || { cat iperf.json; exit 1; }
     wait $server
     kill -INT $tap; wait $tap
 
@@ -178,7 +186,8 @@ struct NetTapNamespaceTests {
     let sentence =
       "net-tap: front0 sends frames longer than the card's MTU of 1500 allows; they are dropped: lower its MTU again"
     #expect(run.output.components(separatedBy: sentence).count == 2, "\(run.output)")
-    #expect(run.output.contains(", 3 received, ") && run.output.contains("; 3 too long; "), "\(run.output)")
+    #expect(
+      try answered(run.output).last.map { $0 >= 3 } == true && run.output.contains("; 3 too long; "), "\(run.output)")
   }
 
   @Test func deviceInUseIsRefused() throws {

@@ -52,7 +52,7 @@ struct CardAttachmentTests {
   @Test func lostPingIsAFailure() throws {
     let card = try Neighbour()
     card.deafCount = 1
-    let attachment = try card.attachHost(ping: 3, patience: 2_000_000_000, endsWithPing: false)
+    let attachment = try card.attachHost(ping: 3, patience: 5_000_000_000, endsWithPing: false)
     #expect(card.answer { attachment.outcome != nil })
     #expect(attachment.outcome == .failed("not every ping of 10.9.0.1 was answered"))
     #expect(card.said.count(of: "3 packets transmitted, 2 received, 33% packet loss, time ") == 1)
@@ -103,7 +103,8 @@ struct CardAttachmentTests {
     card.stopBackend()
   }
 
-  /// Events that ask for nothing, as fast as they can be raised: a few at once, then fewer and fewer, down to two in a tenth of a second.
+  /// Events that ask for nothing, as fast as they can be raised: a few at once, then fewer and fewer, down to two in a tenth of a second, and now and then
+  /// another one where the thread measures its sleep.
   @Test func aStormOfEventsCostsAWakeNowAndThen() throws {
     let card = try Neighbour()
     let count = IdleEnd.Count()
@@ -119,7 +120,7 @@ struct CardAttachmentTests {
     }
     let seconds = Double(Uptime.now.nanoseconds - start) / 1e9
     let polls = count.value.load(ordering: .relaxed) - before
-    #expect(Double(polls) < 60 + 20 * seconds, "\(polls) polls for \(eventCount) events in \(seconds) seconds")
+    #expect(Double(polls) < 60 + 30 * seconds, "\(polls) polls for \(eventCount) events in \(seconds) seconds")
     card.loopback.eventFaults.spurious = .never
     // Whatever asks for something is answered all the same.
     #expect(attachment.close())
@@ -248,9 +249,12 @@ struct TapCableTests {
     #expect(card.answer { card.said.count(of: "connected: ") == 1 && Tap.value("carrier") == "1" })
     #expect(Tap.value("mtu") == "1400")
     // The machine itself answers.
-    card.end.send(Frames.arp().span)
     #expect(
-      card.answer { card.received.contains { $0.count >= 42 && $0[12...13] == [8, 6] && $0[20...21] == [0, 2] } })
+      card.answer {
+        // It may drop what comes just when it shows its carrier.
+        card.end.send(Frames.arp().span)
+        return card.received.contains { $0.count >= 42 && $0[12...13] == [8, 6] && $0[20...21] == [0, 2] }
+      })
     card.stopBackend()
     #expect(card.answer { Tap.value("carrier") == "0" })
     try card.startBackend()

@@ -19,6 +19,8 @@ serve() {
   xen-blkback serve $back --image disk "$@" > log 2>&1 &
   server=$!
   wait_for_state $front 4
+  # Linux says so before it makes the disk.
+  wait_for "xvda is there" test -b /dev/xvda
 
   [ "$(sha256sum < disk)" = "$(sha256sum < /dev/xvda)" ] || fail "what Linux reads is not what the image holds"
   dd if=/dev/urandom of=new bs=1M count=16

@@ -111,6 +111,8 @@ package final class Host {
     guard try run(seconds: 3, until: { peerMAC != nil }) else {
       throw Failure("nobody answers for \(peer), kicked or not: \(card.statistics), in flight \(card.inFlightCount)")
     }
+    // It is counted by whoever takes it.
+    for _ in 0..<300 where try netback.eventCount() == before { usleep(10_000) }
     guard try netback.eventCount() > before else {
       throw Failure("the backend was not notified of the first frame: \(card.statistics)")
     }

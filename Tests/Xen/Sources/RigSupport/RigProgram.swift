@@ -15,7 +15,7 @@ public enum RigProgram {
   /// Runs `body` with the program's arguments and ends the process: with success if it returns, and in any case before
   /// the time limit of a case is up.
   public static func run(_ body: (_ arguments: [String]) throws -> Void) -> Never {
-    alarm(150)
+    alarm(500)
     signal(SIGTERM) { _ in stopRequested.store(true, ordering: .relaxed) }
     do { try body(Array(CommandLine.arguments.dropFirst())) } catch {
       say("FAILED: \(error)")

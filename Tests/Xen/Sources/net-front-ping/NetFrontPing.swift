@@ -36,7 +36,7 @@ import RigSupport
         // Long ones fill the ring sooner.
         try host.flood(count: card.mtu! > NetIf.defaultMTU ? 200 : 1000)
         RigProgram.say("answering")
-        _ = try host.run(seconds: 60) { false }
+        _ = try host.run(seconds: 400) { false }
         RigProgram.say("answered \(host.answeredCount)")
         try compareCounters(host, in: arguments[4])
       }
@@ -64,16 +64,15 @@ import RigSupport
   /// The peer receives what we transmit, and counts that without the Ethernet headers.
   private static func compareCounters(_ host: Host, in folder: String) throws {
     // The peer counts a frame before its response is seen here, and may send one of its own at any time.
-    _ = try (0..<1000).contains { _ in
+    var last: [(name: String, theirs: UInt64, ours: UInt64)] = []
+    for _ in 0..<1000 {
       host.card.poll { _ in }
-      if host.card.inFlightCount == 0, try counters(host, in: folder).allSatisfy({ $0.theirs == $0.ours }) {
-        return true
-      }
+      last = try counters(host, in: folder)
+      if host.card.inFlightCount == 0, last.allSatisfy({ $0.theirs == $0.ours }) { break }
       usleep(5000)
-      return false
     }
     guard host.card.inFlightCount == 0 else { throw Failure("\(host.card.inFlightCount) frames are never answered") }
-    for (name, theirs, ours) in try counters(host, in: folder) {
+    for (name, theirs, ours) in last {
       RigProgram.say("\(name): the peer's interface says \(theirs), the card \(ours)")
       guard theirs == ours else { throw Failure("the two ends disagree about \(name)") }
     }
