@@ -32,7 +32,7 @@ count() {  # ARGUMENT...
 count_once() {
   valgrind --tool=callgrind --callgrind-out-file="$run.profile" --compress-strings=no --compress-pos=no --demangle=no \
     ${inside:+"--toggle-collect=$inside"} "$program" "$@" >"$run.output" 2>&1 || { cat "$run.output" >&2; exit 1; }
-  awk '
+  awk -v inside="${inside:-}" '
     /^cfn=/ { callee = substr($0, 5); sub(/\047[0-9]+$/, "", callee) }
     /^calls=/ {
       split($1, field, "=")
@@ -42,7 +42,14 @@ count_once() {
       else if (callee ~ /^_?swift_.*[rR]elease/) releases += field[2]
     }
     /^totals:/ { instructions = $2 }
-    END { print instructions, allocations + 0, retains + 0, releases + 0 }' "$run.profile"
+    END {
+      # Every program allocates when it starts: whoever sees none of that sees none of what he is to count.
+      if (!(instructions > 0) || (inside == "" && !(allocations > 0))) {
+        print "callgrind has counted no instruction, or no allocation of a whole program" > "/dev/stderr"
+        exit 1
+      }
+      print instructions, allocations + 0, retains + 0, releases + 0
+    }' "$run.profile"
 }
 
 # Counts what `per_unit` will ask for, as many runs side by side as there are processors.

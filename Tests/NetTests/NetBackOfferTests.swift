@@ -8,9 +8,11 @@ import XenLoopback
 /// rings for what it had found.
 struct NetBackOfferTests {
   /// A card whose backend has offered four queues and all else, and was killed before it connected.
-  private func killed(_ features: NetFeatures = NetFeatures(maxQueueCount: 3)) throws -> NetPair {
+  private func killed(
+    _ features: NetFeatures = NetFeatures(maxQueueCount: 3), mtu: Int = 1500, end: any NetworkEnd = EchoEnd()
+  ) throws -> NetPair {
     let pair = try NetPair(
-      features: features, backendFeatures: NetFeatures(maxQueueCount: 4), end: EchoEnd())
+      mtu: mtu, features: features, backendFeatures: NetFeatures(maxQueueCount: 4), end: end)
     pair.guest.sharedPageLimit = 1 << 16
     pair.scheduler.remove(pair.frontBus)
     #expect(try pair.scheduler.run { try pair.backendState == .initWait })
@@ -31,13 +33,14 @@ struct NetBackOfferTests {
   ]
 
   @Test(arguments: fewer.indices) func ringsMadeForAFormerLargerOfferAreServed(index: Int) throws {
-    let pair = try killed()
+    let pair = try killed(mtu: 9000)
     let bus = try pair.addBackBus(NetBackDriver(features: Self.fewer[index]) { _ in EchoEnd() })
     #expect(
       pair.scheduler.run { bus.isConnected && pair.frontBus.isConnected }, "\(bus.report) \(pair.frontBus.report)")
     let lines = try #require(bus.negotiations[pair.device.backendPath]).lines
     #expect(lines.first { $0.feature == "queues" }?.agreed == "3")
     #expect(lines.first { $0.feature == "feature-split-event-channels" }?.agreed == "on")
+    #expect(lines.first { $0.feature == "feature-sg" }?.agreed == "on")
     let packets = (0..<40 as Range<UInt16>).map { number in
       var packet = TestPacket(payload: pattern(200, seed: Int(number)))
       packet.ports = (1000 + number * 7, 80)
@@ -48,7 +51,7 @@ struct NetBackOfferTests {
     #expect(pair.receive(packets.count))
     #expect(Set(pair.received) == Set(packets))
     // Larger than a page: several slots.
-    let large = frame(7, byteCount: 1514)
+    let large = frame(7, byteCount: 9000)
     try pair.card.send(large.span)
     pair.card.push()
     #expect(pair.receive(packets.count + 1) && pair.received.last == large)
@@ -58,7 +61,9 @@ struct NetBackOfferTests {
   /// What the card sends unfinished it decides by what the backend takes that has connected.
   @Test func cardGoesByTheOffloadsOfTheBackendThatConnected() throws {
     let end = NotingEnd(offloads: .all)
-    let pair = try killed()
+    let pair = try killed(end: end)
+    let offer = pair.rig.directory(pair.device.backendPath)
+    #expect(try offer.flag("feature-gso-tcpv4") && !offer.flag("feature-no-csum-offload"), "the former one")
     var features = NetFeatures(maxQueueCount: 4)
     features.offloads = []
     let bus = try pair.addBackBus(NetBackDriver(features: features) { _ in end })

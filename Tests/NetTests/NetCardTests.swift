@@ -185,6 +185,8 @@ struct NetCardTests {
     defer { machine.stop() }
     let card = try await machine.card()
     let waiting = receiver(of: card)
+    // It waits by now, as good as always.
+    try await Task.sleep(for: .milliseconds(20))
     waiting.cancel()
     #expect(await waiting.value == nil)
     let one = frame(1)
@@ -200,6 +202,7 @@ struct NetCardTests {
     defer { machine.stop() }
     let card = try await machine.card()
     let waiting = receiver(of: card)
+    try await Task.sleep(for: .milliseconds(20))
     #expect(try machine.rig.toolstack.destroy(machine.device))
     #expect(await waiting.value == nil)
     var iterator = card.received.makeAsyncIterator()

@@ -145,12 +145,18 @@ struct NetControlGrantTests {
 
   @Test func noMoreAreMappedThanAreOffered() throws {
     let pair = try rawPair()
-    // As many as there are, and one more: the data pages are few, so that the list names some twice.
-    let list = (0..<512).map { NetIfGrantMapping(gref: GrantReference(rawValue: 100_000 + UInt32($0))) }
-    #expect(try ask(pair, 9, list) == [2, 0])
+    let before = mappedPages(pair)
+    let pages = try pair.guest.grants.share(pageCount: 512, with: pair.driverDomain.domain, writable: true)
+    let list = pages.references.map { NetIfGrantMapping(gref: $0) }
     #expect(try ask(pair, 9, [entry(2)]) == [0, 0])
     #expect(try ask(pair, 9, list) == [2, 0], "one too many")
-    #expect(pair.backBus.isConnected)
+    #expect(mappedPages(pair) == before + 1)
+    #expect(try ask(pair, 9, Array(list.dropLast())) == [0, 0])
+    #expect(mappedPages(pair) == before + 512)
+    #expect(try ask(pair, 9, [entry(3)]) == [2, 0], "one too many")
+    #expect(mappedPages(pair) == before + 512 && pair.backBus.isConnected)
+    // Shared until here.
+    _ = consume pages
   }
 
   /// The list comes back with what became of each entry.

@@ -178,6 +178,14 @@ struct NetFrontQueuesTests {
       #expect(own == (0..<300).map { frame($0 * 4 + queue) })
     }
     #expect(pair.card.queueStatistics.map(\.rx.packets) == [300, 300, 300, 300])
+    let descriptor = try #require(pair.card.descriptor)
+    for queue in 0..<4 {
+      while isReadable(descriptor, within: 0) { pair.pollCard() }
+      try backend.fill(queue: queue, frame(5000 + queue))
+      #expect(isReadable(descriptor, within: 0), "queue \(queue)")
+      pair.pollCard()
+      #expect(pair.received.last == frame(5000 + queue))
+    }
   }
 
   @Test func aFullQueueStopsItsOwnFlowsAlone() throws {

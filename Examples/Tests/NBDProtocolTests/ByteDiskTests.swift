@@ -105,8 +105,10 @@ struct ByteDiskTests {
 
   @Test func writesToOtherSectorsDoNotWait() async throws {
     let (started, go) = AsyncStream.makeStream(of: Void.self)
-    let slow = ByteDisk(GatedDisk(gate: started))
+    let (reached, atGate) = AsyncStream.makeStream(of: Void.self)
+    let slow = ByteDisk(GatedDisk(gate: started, atGate: atGate))
     async let held: Void = slow.write(at: 1, [1], isDurable: false)
+    for await _ in reached { break }
     try await slow.write(at: 512, [UInt8](repeating: 2, count: 512), isDurable: false)
     go.finish()
     try await held
@@ -117,9 +119,13 @@ struct ByteDiskTests {
 private struct GatedDisk: SectorDisk {
   let sectorByteCount = 512
   let gate: AsyncStream<Void>
+  let atGate: AsyncStream<Void>.Continuation
 
   func read(at offset: UInt64, byteCount: Int) async throws -> [UInt8] {
-    if offset == 0 { for await _ in gate {} }
+    if offset == 0 {
+      atGate.yield()
+      for await _ in gate {}
+    }
     return [UInt8](repeating: 0, count: byteCount)
   }
 

@@ -141,6 +141,8 @@ struct CardChannelTests {
     let frame = frame(Frames.ip(1, Frames.icmp(8, [UInt8](repeating: 7, count: 60))))
     let promises = (0..<3).map { _ in channel.write(frame) }
     // Nothing is sent before it is flushed.
+    try await Task.sleep(for: .milliseconds(100))
+    #expect(channel.card.statistics.tx.packets == 0)
     try await loop.submit { #expect(!channel.isWritable) }.get()
     channel.flush()
     for promise in promises { try await promise.get() }
@@ -170,6 +172,8 @@ struct CardChannelTests {
     let ping = Frames.ip(1, Frames.icmp(8, [UInt8](repeating: 7, count: 100)))
     neighbour.end.send(ping.span)
     while card.statistics.rx.packets == 0 { await Task.yield() }
+    // Long enough for a channel that reads of its own accord.
+    try await Task.sleep(for: .milliseconds(100))
     try await loop.submit { #expect(counting.count.load(ordering: .relaxed) == 0) }.get()
     channel.read()
     while counting.count.load(ordering: .relaxed) == 0 { await Task.yield() }
