@@ -82,7 +82,11 @@ struct BlkBackOfferTests {
       let bus = try Bus(on: process, queueHost: pair.scheduler.host(of: process), log: .silent)
       try bus.register(Hesitating(Self.options(order: 0, queues: 1)))
       pair.scheduler.add(bus, of: process, name: "hesitating backend's bus") { [bus] _ in bus.poll() }
-      _ = pair.scheduler.run(turns: 50) { false }
+      #expect(
+        pair.scheduler.run(turns: 50) { bus.report.contains { $0.contains("waits for its hotplug script") } },
+        "\(bus.report)")
+      let own = pair.rig.directory(pair.device.backendPath)
+      #expect(try own.string("multi-queue-max-queues") == "4", "the offer that the rings were made for")
       #expect(try pair.backendState == .initWait)
       process.kill()
     }

@@ -34,7 +34,9 @@ struct BlkBackPowerCutTests {
     var asked: [UInt64: Asked] = [:]
     var free = Set(0..<Self.laneCount)
     var nextID: UInt64 = 1
+    var (roundCount, answeredCount) = (0, 0)
     for _ in 0..<Int.random(in: 5...60, using: &random) {
+      roundCount += 1
       for _ in 0..<Int.random(in: 0...5, using: &random) where front.rings[0].freeCount > 0 {
         let answered = lanes.map { $0.answeredCount - 1 }
         let kind = Int.random(in: 0..<8, using: &random)
@@ -59,6 +61,7 @@ struct BlkBackPowerCutTests {
       for _ in 0..<Int.random(in: 1...4, using: &random) { pair.scheduler.round() }
       for response in try front.responses() {
         #expect(response.status == BlkIf.Status.okay)
+        answeredCount += 1
         switch try #require(asked[response.id]) {
         case .write(let lane): answer(&lanes[lane], lane, &free)
         case .flush(let answered): guarantee(answered, &lanes)
@@ -69,7 +72,14 @@ struct BlkBackPowerCutTests {
         }
       }
     }
+    #expect(roundCount < 20 || answeredCount > 0, "nothing is answered")
     let medium = store.cutPower()
+    // What was under way is answered all the same.
+    let isDone = try pair.scheduler.run {
+      answeredCount += try front.responses().count
+      return answeredCount == asked.count
+    }
+    #expect(isDone, "\(answeredCount) of \(asked.count) are answered")
     for (number, lane) in lanes.enumerated() {
       for sector in 0..<8 {
         let start = (number * 8 + sector) * 512

@@ -147,7 +147,7 @@ struct BlkBackRestartTests {
     _ = rig.pair.scheduler.run(turns: 300) { false }
     #expect(stores.last!.submittedCount == 4)
     stores.last!.letGo()
-    #expect(try rig.pair.statuses(front, 9).count == 9)
+    #expect(try rig.pair.statuses(front, 9).values.allSatisfy { $0 == 0 })
     #expect(stores.last!.submittedCount == 9)
   }
 
@@ -170,7 +170,7 @@ struct BlkBackRestartTests {
     for _ in 0..<20 { rig.pair.scheduler.round() }
     try rig.restartAndConnect()
     let before = rig.pair.scheduler.now.nanoseconds
-    #expect(try rig.pair.statuses(front, 16).count == 16)
+    #expect(try rig.pair.statuses(front, 16).values.allSatisfy { $0 == 0 })
     #expect(rig.pair.scheduler.now.nanoseconds - before < 500_000_000)
   }
 
@@ -222,7 +222,7 @@ struct BlkBackRestartTests {
     front.put(front.direct(BlkIf.Operation.write, sector: 48, [(3, 0, 0)], id: 1000))
     for round in 0..<UInt64(10) {
       for id in 0..<UInt64(20) { front.put(front.direct(BlkIf.Operation.read, [(0, 0, 0)], id: round * 20 + id)) }
-      #expect(try rig.pair.statuses(front, 20).count == 20)
+      #expect(try rig.pair.statuses(front, 20).values.allSatisfy { $0 == 0 })
     }
     try rig.restartAndConnect()
     #expect(try rig.pair.statuses(front, 1) == [1000: 0])
@@ -425,7 +425,11 @@ struct BlkBackRestartTests {
     front.scribble(produced, at: 8)
     try rig.start()
     let message = try heldReason(rig)
-    #expect(message.contains("\(produced)") || message.contains("requests without an answer"))
+    #expect(
+      message
+        == (4 &- produced <= 32
+          ? "its ring has \(4 &- produced) requests without an answer, and the record of what was in flight has 4"
+          : "the ring of 32 slots has responses up to \(produced), which cannot be when requests were consumed up to 4"))
     #expect(rig.records.files == [Killer.recordName])
     // What it has done to itself it may undo.
     front.scribble(0, at: 8)

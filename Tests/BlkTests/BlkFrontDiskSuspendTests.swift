@@ -9,7 +9,7 @@ struct BlkFrontDiskSuspendTests {
   @Test func callsUnderWayEndAfterTheSuspension() async throws {
     let rig = try Rig()
     let device = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "test")
-    let store = MemoryStore(sectorCount: 1 << 12)
+    let store = HoldingStore(MemoryStore(sectorCount: 1 << 12))
     let backend = try BusThread(on: rig.driverDomain, log: .silent) { (bus) throws(XenstoreError) in
       try bus.register(BlkBackDriver { _ in store })
       return nil
@@ -23,11 +23,16 @@ struct BlkFrontDiskSuspendTests {
             try await disk.write(sector: UInt64(number) * 32, pattern(16_384, seed: round * 100 + number))
           }
         }
+        if round == 0 {
+          for _ in 0..<100_000 where store.heldCount < 32 { try await Task.sleep(for: .milliseconds(1)) }
+          #expect(store.heldCount == 32)
+        }
         await disk.suspend()
         rig.guest.suspendAndResume()
         try rig.toolstack.remove(device)
         _ = try rig.toolstack.addVbd(to: rig.guest.domain, servedBy: rig.driverDomain.domain, params: "moved")
         disk.resume()
+        store.letGo()
         // No call fails: what was in flight is put again.
         try await group.waitForAll()
       }

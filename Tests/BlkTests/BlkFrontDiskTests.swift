@@ -272,10 +272,17 @@ struct BlkFrontDiskTests {
   }
 
   @Test func removedDeviceFailsWhatWaits() async throws {
-    let backend = try serve(MemoryStore(sectorCount: 64))
+    let store = HoldingStore(MemoryStore(sectorCount: 64))
+    let backend = try serve(store)
     let disk = try await connect()
+    let inFlight = (0..<32).map { _ in Task { try await disk.read(sector: 0, byteCount: 512) } }
+    #expect(try await eventually { store.heldCount == 32 })
+    let waiting = Task { try await disk.read(sector: 0, byteCount: 1024) }
     try rig.toolstack.destroy(device)
+    for call in inFlight { await #expect(throws: BlkFrontError.disconnected) { try await call.value } }
+    await #expect(throws: BlkFrontError.notConnected) { try await waiting.value }
     await #expect(throws: BlkFrontError.notConnected) { try await disk.read(sector: 0, byteCount: 512) }
+    store.letGo()
     await disk.close()
     backend.end(within: 0)
     backend.join()

@@ -48,12 +48,17 @@ final class BlkPair: DriverPair {
   /// Runs until everything that `disk` has put is completed; the results by tag, with what reads brought.
   func complete(_ disk: BlkFrontDevice) -> [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] {
     var results: [UInt64: (result: BlkFrontCompletion.Result, bytes: [UInt8])] = [:]
+    let count = disk.inFlightCount
     disk.push()
     let isDone = scheduler.run {
-      disk.poll { results[$0.tag] = ($0.result, $0.copied()) }
+      disk.poll {
+        let former = results.updateValue(($0.result, $0.copied()), forKey: $0.tag)
+        #expect(former == nil, "request \($0.tag) has completed twice")
+      }
       return disk.inFlightCount == 0
     }
     #expect(isDone, "\(disk.inFlightCount) requests are never answered")
+    #expect(results.count == count, "\(results.count) of \(count) requests have completed")
     return results
   }
 
@@ -67,7 +72,10 @@ final class BlkPair: DriverPair {
     var answers: [UInt64: BlkIfResponse] = [:]
     frontend.push()
     let isWhole = try scheduler.run(turns: 500) {
-      for response in try frontend.responses() { answers[response.id] = response }
+      for response in try frontend.responses() {
+        let former = answers.updateValue(response, forKey: response.id)
+        #expect(former == nil, "request \(response.id) is answered twice")
+      }
       return answers.count == count
     }
     #expect(isWhole, "\(answers.count) answers, and not \(count)")

@@ -124,9 +124,11 @@ struct BlkRequestFaultTests {
   }
 
   @Test func emptyBarrierIsAFlush() throws {
-    let pair = try pair()
+    let store = RecordingStore(sectorCount: 64)
+    let pair = try pair(store)
     frontend.put(request(BlkIf.Operation.writeBarrier, []))
     #expect(try pair.statuses(frontend, 1) == [1: 0])
+    #expect(store.record == ["writeBarrier 0"] && store.sectorCounts == [0])
   }
 
   @Test func idsAreTheFrontendsOwnAndComeBackAsTheyWere() throws {

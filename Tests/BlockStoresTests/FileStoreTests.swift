@@ -1,5 +1,6 @@
 import BlkBack
 import Glibc
+import Synchronization
 import SystemPackage
 import TestSupport
 import Testing
@@ -338,14 +339,16 @@ struct FileStoreTests {
     let file = try TemporaryFile(byteCount: 4096)
     let holder = try FileDescriptor.open(file.path, .readWrite, options: .closeOnExec)
     #expect(flock(holder.rawValue, LOCK_EX | LOCK_NB) == 0)
+    let isReleased = Atomic(false)
     let thread = onThread {
       usleep(200_000)
+      isReleased.store(true, ordering: .releasing)
       try? holder.close()
     }
     var options = FileStoreOptions()
     options.lockSeconds = 60
     let store = try FileStore(path: file.path, options: options)
-    #expect(store.geometry.sectorCount == 8)
+    #expect(isReleased.load(ordering: .acquiring) && store.geometry.sectorCount == 8)
     thread.join()
   }
 
@@ -378,8 +381,11 @@ struct FileStoreTests {
     let file = try TemporaryFile(byteCount: 4096)
     #expect(try FileStore(path: file.path, options: FileStoreOptions(direct: .off)).isDirect == false)
     #expect(try FileStore(path: file.path, options: FileStoreOptions(direct: .on)).isDirect)
-    // proc's files can be nothing of the kind.
-    #expect(throws: FileStoreError.self) { try FileStore(path: "/proc/version", isReadOnly: true) }
+    // sysfs has files of a page, and no direct I/O.
+    let path: FilePath = "/sys/kernel/mm/transparent_hugepage/enabled"
+    #expect(throws: FileStoreError.cannotBeDirect(path)) {
+      try FileStore(path: path, isReadOnly: true, options: FileStoreOptions(direct: .on))
+    }
   }
 
   private func blockCount(_ path: FilePath) throws -> Int {

@@ -22,6 +22,7 @@ final class PoweredMedium: OverlayMedium {
 
   let path: FilePath = "overlay"
   private let contents: Mutex<Contents>
+  var isDead: Bool { contents.withLock(\.isDead) }
 
   init(_ bytes: [UInt8] = []) { contents = Mutex(Contents(cached: bytes, durable: bytes)) }
 

@@ -104,11 +104,14 @@ let grantChecks = [
     let readOnly = try platform.grants.share(pageCount: 1, with: platform.domain, writable: false)
     let own = PrivatePages(pageCount: 1)
     let region = own.region()
-    let good = GrantCopy(
-      .toGrant, local: region.bytes, reference: pages.references[0], of: platform.domain, offset: 0)
+    for index in 0..<200 { fill(region.bytes.slice(from: 16 * index, count: 16), with: UInt8(index + 1)) }
     // More than any platform passes on in one piece, the bad ones in several of them.
-    var copies = [GrantCopy](repeating: good, count: 200)
-    copies[0].offset = 1
+    var copies = (0..<200).map { index in
+      GrantCopy(
+        .toGrant, local: region.bytes.slice(from: 16 * index, count: 16), reference: pages.references[0],
+        of: platform.domain, offset: UInt16(16 * index))
+    }
+    copies[0].offset = 4081
     copies[50].reference = GrantReference(rawValue: .max)
     copies[51].reference = readOnly.references[0]
     copies[150].domain = DomainID(rawValue: DomainID.firstReserved - 1)
@@ -121,9 +124,14 @@ let grantChecks = [
     expected[51] = .generalError
     expected[150] = .badDomain
     expected[199] = .badCopyArgument
+    let there = pages.bytes.copied()
     for index in copies.indices {
       try expect(copies[index].status, is: expected[index], "the status of copy \(index)")
+      let byte = expected[index] == .okay ? UInt8(index + 1) : 0
+      try expect(
+        Array(there[16 * index..<16 * index + 16]), is: [UInt8](repeating: byte, count: 16), "what copy \(index) brought")
     }
+    try expect(readOnly.bytes.copied().allSatisfy { $0 == 0 }, "the read-only page is as it was")
   },
 ]
 

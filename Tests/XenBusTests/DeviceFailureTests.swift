@@ -153,7 +153,12 @@ import XenPlatform
   @Test(.needsGuestsRights) func failureAtEveryLookIsSaidOnce() throws {
     try rig.store.setPermissions(
       "\(bad.backendPath)/online", [XenstorePermission(rig.control.domain, .none)], in: nil)
-    _ = try settleBoth()
+    let log = CollectedLog()
+    let backBus = try Bus(on: rig.driverDomain, log: log.logger)
+    try backBus.register(back)
+    let frontBus = try rig.frontBus(front)
+    #expect(settle(frontBus, backBus))
+    #expect(log.lines.count { $0.hasPrefix("error") } == 1, "\(log.lines)")
     #expect(
       try rig.error(of: rig.driverDomain, bad.backendPath)
         == "22 xenstore read \(bad.backendPath)/online: its permissions forbid it")

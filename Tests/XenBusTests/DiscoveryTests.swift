@@ -190,12 +190,13 @@ import XenPlatform
           count += 1
           return count == call
         }
-        if isTime { try? Toolstack(on: control).remove(disk) }
+        if isTime { do { try Toolstack(on: control).remove(disk) } catch { Issue.record(error) } }
       }
       let backBus = try Bus(on: platform, log: log.logger)
       try backBus.register(FakeBackend())
       #expect(settle(backBus))
-      wasServed = try rig.toolstack.exists(disk)
+      wasServed = calls.withLock { $0 } < call
+      #expect(try rig.toolstack.exists(disk) == wasServed, "removed at call \(call)")
       if wasServed { try rig.toolstack.remove(disk) }
       #expect(settle(backBus))
       #expect(log.lines.filter { $0.hasPrefix("error") || $0.hasPrefix("warning") } == [], "removed at call \(call)")

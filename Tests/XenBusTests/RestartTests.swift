@@ -117,8 +117,11 @@ struct RestartTests {
   @Test func droppedBusLeavesNoWatchBehind() throws {
     let run = try Run(seed: 0)
     #expect(try run.connects())
+    let watchCount = run.rig.loopback.storeCounts.watches
     weak let bus: Bus? = run.front.bus
     try run.restartFront()
     #expect(bus == nil)
+    #expect(try run.connects())
+    #expect(run.rig.loopback.storeCounts.watches == watchCount)
   }
 }

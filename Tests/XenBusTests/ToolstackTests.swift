@@ -148,7 +148,7 @@ import XenPlatform
     }
   }
 
-  @Test func strangerReadsNothing() throws {
+  @Test(.needsGuestsRights) func strangerReadsNothing() throws {
     let disk = try rig.addDisk()
     let stranger = try rig.loopback.addDomain().openXenstore()
     for path in [disk.backendPath, disk.frontendPath] {

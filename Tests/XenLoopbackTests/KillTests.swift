@@ -153,18 +153,25 @@ struct KillTests {
     var store: (any Xenstore)? = try xen.one.openXenstore()
     let port = try channels?.allocateUnbound(for: xen.two.domain)
     try store?.watch("a", token: "t")
+    // Whoever is next has things of the same kinds.
+    let next = xen.loopback.addProcess(in: xen.one.domain)
+    let (nextChannels, nextStore) = (try next.openEventChannels(), try next.openXenstore())
+    _ = try nextChannels.allocateUnbound(for: xen.two.domain)
+    try nextStore.watch("a", token: "t")
+    let nextPages = try next.grants.share(pageCount: 1, with: xen.two.domain, writable: true)
     do {
       let pages = try xen.one.grants.share(pageCount: 1, with: xen.two.domain, writable: true)
       xen.one.kill()
       xen.one.kill()
-      _ = try xen.loopback.addProcess(in: xen.one.domain).openEventChannels().allocateUnbound(for: xen.two.domain)
       pages.bytes.zero()
     }
     channels = nil
     store = nil
-    #expect(port != nil && xen.loopback.openPortCount == 0)
+    #expect(port != nil && xen.loopback.openPortCount == 1 && xen.loopback.storeCounts.watches == 1)
     let counts = xen.loopback.grantCounts
-    #expect(counts.sharedPages == 0 && counts.quarantinedPages == 0 && counts.orphanedPages == 0)
+    #expect(counts.sharedPages == 1 && counts.quarantinedPages == 0 && counts.orphanedPages == 0)
+    withExtendedLifetime((nextChannels, nextStore)) {}
+    _ = consume nextPages
   }
 
   /// Shares, maps, binds, notifies, watches and writes until it is told that it was killed.
@@ -239,13 +246,14 @@ struct KillTests {
     let channel = try Channel(from: xen.one, to: xen.two)
     let pages = try xen.one.grants.share(pageCount: 1, with: xen.two.domain, writable: true)
     let sibling = xen.loopback.addProcess(in: xen.one.domain)
+    let unbound = try channel.near.allocateUnbound(for: xen.two.domain)
     xen.loopback.destroy(xen.one.domain)
     #expect(xen.one.isKilled && sibling.isKilled)
     #expect(throws: GrantError.refused(pages.references[0], of: xen.one.domain, .badDomain)) {
       _ = try xen.two.grants.map(pages.references, of: xen.one.domain, writable: true)
     }
-    #expect(throws: EventChannelError.refused(channel.nearPort, of: xen.one.domain)) {
-      _ = try channel.far.bindInterdomain(to: xen.one.domain, port: channel.nearPort)
+    #expect(throws: EventChannelError.refused(unbound, of: xen.one.domain)) {
+      _ = try channel.far.bindInterdomain(to: xen.one.domain, port: unbound)
     }
   }
 

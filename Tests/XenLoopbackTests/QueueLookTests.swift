@@ -24,9 +24,9 @@ struct QueueLookTests {
     // How soon it looks, and finds what it was not told of, is the machine's affair.
     let count = word.countUp { nanoseconds < 1_000_000_000 || (word.lookingCount > 0 && word.signalCount < $0) }
     host.stop(queue)
-    #expect(word.consumedCount == count)
+    #expect(word.consumedCount == count && word.signalCount > 0)
     if nanoseconds == 0 {
-      #expect(word.lookingCount == 0 && word.signalCount > 0)
+      #expect(word.lookingCount == 0)
     } else if nanoseconds == 1_000_000_000 {
       #expect(word.lookingCount > 0 && word.signalCount < count)
     }

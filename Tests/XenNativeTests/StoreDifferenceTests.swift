@@ -125,6 +125,10 @@ private final class Twins {
   func step() throws -> (operation: String, results: Results) {
     let place = Int.random(in: 0..<3, using: &random)
     let (words, operation) = draw(connections[0][place].transactions.count)
+    let isDoomed =
+      if case .end(let index, commit: true) = operation {
+        connections[0][place].doomed.contains(connections[0][place].transactions[index])
+      } else { false }
     var results: [[String]] = []
     for index in 0..<2 {
       let result = perform(operation, platforms[index], &connections[index][place])
@@ -134,6 +138,9 @@ private final class Twins {
         return events.map { "\($0.path) \($0.token)" }.joined(separator: ", ")
       }
       results.append([result] + events)
+    }
+    if isDoomed, results.contains(where: { $0[0] != Self.cannotCommit }) {
+      results[0][0] = "is committed on one, although it was answered otherwise on the other: \(results[0][0])"
     }
     if case .other(let index?, _) = operation, results[0][0] != results[1][0] {
       for twin in 0..<2 {
