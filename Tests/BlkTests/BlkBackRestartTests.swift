@@ -429,7 +429,8 @@ struct BlkBackRestartTests {
       message
         == (4 &- produced <= 32
           ? "its ring has \(4 &- produced) requests without an answer, and the record of what was in flight has 4"
-          : "the ring of 32 slots has responses up to \(produced), which cannot be when requests were consumed up to 4"))
+          : "the ring of 32 slots has responses up to \(produced), which cannot be when requests were consumed up to 4")
+    )
     #expect(rig.records.files == [Killer.recordName])
     // What it has done to itself it may undo.
     front.scribble(0, at: 8)

@@ -99,7 +99,7 @@ struct BlkDetachTests {
       bus.negotiations[pair.device.backendPath]?.lines.filter { $0.feature == "feature-flush-cache" }.map(\.agreed)
         == ["on"])
     try disk.flush(tag: 1)
-    #expect(pair.complete(disk)[1]?.result == .succeeded)
+    #expect(pair.complete(disk)[1]?.result == .succeeded && store.record.last == "flush 0")
   }
 
   /// A store may have what it was given in a memory that ends with the process.

@@ -55,7 +55,7 @@ struct BlkFrontResizeTests {
     let pair = try pair()
     try rewrite(pair, [entry])
     #expect(disk.isConnected && disk.geometry == BlockGeometry(sectorCount: 64))
-    #expect(try pair.frontendError != nil)
+    #expect(try pair.frontendError?.contains(entry.key) == true)
     #expect(try pair.frontendState == .connected)
     try disk.read(sector: 63, byteCount: 512, tag: 1)
     disk.push()

@@ -129,7 +129,8 @@ let grantChecks = [
       try expect(copies[index].status, is: expected[index], "the status of copy \(index)")
       let byte = expected[index] == .okay ? UInt8(index + 1) : 0
       try expect(
-        Array(there[16 * index..<16 * index + 16]), is: [UInt8](repeating: byte, count: 16), "what copy \(index) brought")
+        Array(there[16 * index..<16 * index + 16]), is: [UInt8](repeating: byte, count: 16),
+        "what copy \(index) brought")
     }
     try expect(readOnly.bytes.copied().allSatisfy { $0 == 0 }, "the read-only page is as it was")
   },

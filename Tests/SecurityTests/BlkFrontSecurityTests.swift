@@ -253,6 +253,7 @@ struct BlkFrontSecurityTests {
     let stage = try stage()
     try stage.backend.connect()
     #expect(try stage.useSecond())
+    #expect(stage.peer.peek(try stage.backend.reference("ring-ref")) != nil, "its own")
     let directory = StoreDirectory(stage.second.frontendPath, in: stage.store)
     let reference = GrantReference(rawValue: try directory.number("ring-ref"))
     // And those about it: the pool's.

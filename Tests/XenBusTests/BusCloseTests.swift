@@ -45,10 +45,14 @@ import XenPlatform
   @Test func bothBusesMayCloseAtOnce() throws {
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
     #expect(settle(frontBus, backBus))
+    #expect(frontBus.isConnected && backBus.isConnected)
     frontBus.close()
     backBus.close()
     #expect(settle(frontBus, backBus))
     #expect(frontBus.isEmpty && backBus.isEmpty)
+    for disk in disks {
+      #expect(try rig.state(disk.frontendPath) == .closed && rig.state(disk.backendPath) == .closed)
+    }
   }
 
   @Test func busClosesBeforeAnythingIsConnected() throws {

@@ -48,9 +48,10 @@ import XenPlatform
 
   @Test func callForADeviceThatIsClosedIsIgnored() throws {
     let buses = try connect()
+    let call = try #require(back.attention[disk.backendPath])
     try rig.toolstack.unplug(disk)
     #expect(settle(buses.front, buses.back))
-    back.attention[disk.backendPath]?()
+    call()
     #expect(settle(buses.front, buses.back))
     #expect(back.log.count(of: .attend, at: disk.backendPath) == 0)
   }

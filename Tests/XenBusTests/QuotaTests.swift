@@ -45,6 +45,7 @@ struct QuotaTests {
     rig.loopback.storeQuotas.nodesPerDomain = 1
     let frontBus = try rig.frontBus(front)
     #expect(settle(frontBus, backBus))
+    #expect(try rig.state(disk.frontendPath) == .closed)
     rig.loopback.storeQuotas = StoreQuotas()
     backBus.close()
     #expect(settle(frontBus, backBus))

@@ -69,6 +69,7 @@ import XenPlatform
   @Test func sameStateWrittenAgainChangesNothing() throws {
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
     #expect(settle(frontBus, backBus))
+    #expect(frontBus.isConnected && backBus.isConnected)
     let calls = (front.log.calls(at: disk.frontendPath), back.log.calls(at: disk.backendPath))
     for _ in 0..<3 {
       try rig.write(disk.frontendPath, .connected)

@@ -49,6 +49,7 @@ import XenPlatform
     }
     try Toolstack(on: platform).remove(disk)
     #expect(try !rig.directory(disk.backendPath).exists())
+    #expect(try rig.directory(disk.frontendPath).string("state") == "1", "it has written")
     // What it writes into its own home afterwards is no device.
     #expect(try rig.directory(disk.frontendPath).optionalString("backend") == nil)
   }

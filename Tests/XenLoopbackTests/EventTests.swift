@@ -116,6 +116,7 @@ struct EventFaultTests {
     channel.far.close(channel.farPort)
     let again = try channel.far.bindInterdomain(to: xen.one.domain, port: channel.nearPort)
     #expect(channel.far.nextPending() == again)
+    channel.far.unmask(again)
     xen.loopback.deliverHeldEvents()
     #expect(channel.far.nextPending() == nil)
   }
