@@ -128,7 +128,8 @@ struct PcapFileTests {
   @Test func aFileThatCannotBeOpenedIsNamed() throws {
     let path = try TemporaryFile().path
     #expect(throws: PcapError.cannotOpen(path, .noSuchFileOrDirectory)) { _ = try PcapReader(path: path) }
-    #expect(throws: PcapError.self) { _ = try PcapWriter(path: path.appending("below")) }
+    let below = path.appending("below")
+    #expect(throws: PcapError.cannotOpen(below, .noSuchFileOrDirectory)) { _ = try PcapWriter(path: below) }
   }
 
   @Test func aFileThatCannotBeWrittenIsNamed() throws {

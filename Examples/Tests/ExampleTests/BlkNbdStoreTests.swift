@@ -41,7 +41,8 @@ struct BlkNbdStoreTests {
     #expect(try RawNbdClient(to: again).read(512, 4096).bytes == clear)
     try again.stop()
     let wrong = try NbdServer(image: first.image, socket: first.socket, arguments: "--key-file", wrongKey.path)
-    #expect(try RawNbdClient(to: wrong).read(512, 4096).bytes != clear)
+    let read = try RawNbdClient(to: wrong).read(512, 4096)
+    #expect(read.error == 0 && read.bytes.count == 4096 && read.bytes != clear)
   }
 
   /// The layout is dm-crypt's, and not one of our own: openssl finds the same bytes.

@@ -45,7 +45,7 @@ net-front-ping $front 10.9.0.2 10.9.0.1 200 $counters > log &
 program=$!
 wait_for "the program answers pings" grep -q '^answering' log || { cat log; fail "the first card failed"; }
 for size in 0 1 56 999 1471 1472; do
-  ping -q -c 5 -i 0.1 -W 5 -s $size 10.9.0.2
+  all_answered 5 ping -i 0.1 -W 5 -s $size 10.9.0.2
 done
 grep -qi "^10.9.0.2 .* $mac " /proc/net/arp || { cat /proc/net/arp; fail "Linux knows another address than $mac"; }
 kill $program
@@ -85,12 +85,13 @@ done
 # Frames of more than a page, both ways: each ping is compared whole.
 for mtu in 9000 65517; do
   make_card $mtu
+  wrong=$(icmp_counter InCsumErrors) replies=$(icmp_counter InEchoReps)
   net-front-ping $front 10.9.0.2 10.9.0.1 60 $counters > log &
   program=$!
   wait_for "the program answers long pings" grep -q '^answering' log || { cat log; fail "the card with MTU $mtu failed"; }
   for size in 1472 1473 4000 4068 4069 $((mtu - 28)); do
     # 65507 bytes are the most that one ping has.
-    ping -q -c 3 -i 0.1 -W 5 -s $((size < 65507 ? size : 65507)) 10.9.0.2
+    all_answered 3 ping -i 0.1 -W 5 -s $((size < 65507 ? size : 65507)) 10.9.0.2
   done
   kill $program
   wait $program || { cat log; fail "the card with MTU $mtu failed"; }
@@ -98,6 +99,8 @@ for mtu in 9000 65517; do
   agreed log feature-sg on
   grep -q "^card $mac with MTU $mtu;" log || fail "the card has another address or MTU"
   grep -q "^answered 18$" log || fail "the program has not answered 18 pings"
+  [ $(($(icmp_counter InEchoReps) - replies)) = 18 ] || fail "Linux has received $(icmp_counter InEchoReps) replies"
+  [ "$(icmp_counter InCsumErrors)" = "$wrong" ] || fail "Linux has found wrong checksums"
   has_let_go
   # Without several slots the same card goes down to 1500, and so does Linux's end.
   net-front-ping --single-slots $front 10.9.0.2 10.9.0.1 24 | tee log

@@ -13,7 +13,7 @@ card() {  # NUMBER full|short   a card that pings and is pinged, and stays
   net-front-ping $front 10.9.$1.2 10.9.$1.1 20 /sys/class/net/vif0.$1/statistics > log$1 &
   programs="$programs $!"
   wait_for "card $1 answers pings" grep -q '^answering' log$1 || { cat log$1; fail "card $1 failed"; }
-  ping -q -c 3 -i 0.1 -W 5 -s 1472 10.9.$1.2
+  all_answered 3 ping -i 0.1 -W 5 -s 1472 10.9.$1.2
   for pool in tx rx; do pool log$1 "$pool pages" 256 "$2"; done
 }
 

@@ -42,7 +42,7 @@ make_card 1500
 # A host: it pings, answers pings of all lengths, and sends back 10 MB.
 start --address 10.9.0.2/24 --ping 10.9.0.1 --count 20 --interval 0.05 --size 1400
 said '^20 packets transmitted, 20 received, 0% packet loss'
-for size in 0 1 56 999 1471 1472; do ping -q -c 5 -i 0.1 -W 5 -s $size 10.9.0.2; done
+for size in 0 1 56 999 1471 1472; do all_answered 5 ping -i 0.1 -W 5 -s $size 10.9.0.2; done
 grep -qi "^10.9.0.2 .* $mac " /proc/net/arp || { cat /proc/net/arp; fail "Linux knows another address than $mac"; }
 udp-echo-check 10.9.0.2 10485760 1400
 stop
@@ -54,7 +54,7 @@ for shape in '' --nio; do
   net-responder $frontend --address 10.9.0.2/24 $shape > log 2>&1 &
   program=$!
   connected '10.9.0.2/24 is there'
-  ping -q -c 20 -i 0.1 -W 5 -s 1472 10.9.0.2
+  all_answered 20 ping -i 0.1 -W 5 -s 1472 10.9.0.2
   udp-echo-check 10.9.0.2 1048576 1400
   kill -TERM $program
   wait $program || { cat log; fail "the program ended with failure"; }
@@ -115,8 +115,8 @@ ip link set tap0 address $mac
 ip link set tap0 netns $other
 elsewhere ip addr add 10.9.0.2/24 dev tap0
 elsewhere ip link set tap0 up
-ping -q -c 5 -i 0.1 -W 5 -s 1472 10.9.0.2
-elsewhere ping -q -c 5 -i 0.1 -W 5 -s 1472 10.9.0.1
+all_answered 5 ping -i 0.1 -W 5 -s 1472 10.9.0.2
+all_answered 5 elsewhere ping -i 0.1 -W 5 -s 1472 10.9.0.1
 stop
 kill $other
 
@@ -139,7 +139,7 @@ wait_for "vif0.0 has gone" test ! -e /sys/class/net/vif0.0
 make_card 65517
 start --address 10.9.0.2/24 --ping 10.9.0.1 --count 10 --interval 0.05 --size 65489
 said '^10 packets transmitted, 10 received, 0% packet loss'
-for size in 1473 4069 8972 65489; do ping -q -c 3 -i 0.1 -W 5 -s $size 10.9.0.2; done
+for size in 1473 4069 8972 65489; do all_answered 3 ping -i 0.1 -W 5 -s $size 10.9.0.2; done
 udp-echo-check 10.9.0.2 1048576 8900
 stop
 xen-device destroy vif --frontend-domain 0 --frontend-root udevice
