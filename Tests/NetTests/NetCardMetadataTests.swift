@@ -1,5 +1,6 @@
 import NetBack
 import NetFront
+import Synchronization
 import TestSupport
 import Testing
 import XenLoopback
@@ -83,10 +84,8 @@ struct NetCardMetadataTests {
       Issue.record("\(refusals)")
       return
     }
-    for await arrived in card.received {
-      #expect(arrived.map { Array($0) } == [frame(2)])
-      break
-    }
+    var iterator = card.received.makeAsyncIterator()
+    #expect(await iterator.next()?.map { Array($0) } == [frame(2)])
     await card.close()
   }
 
@@ -97,6 +96,13 @@ struct NetCardMetadataTests {
     try await card.configure { (device) throws(NetFrontError) in
       try device.join(group)
       try device.setHeadroom(256)
+    }
+    let headroom = Atomic(0)
+    while headroom.load(ordering: .relaxed) != 256 {
+      try await card.configure { (device) throws(NetFrontError) in
+        headroom.store(device.headroomByteCount, ordering: .relaxed)
+      }
+      await Task.yield()
     }
     try await card.configure { (device) throws(NetFrontError) in #expect(device.groups == [group]) }
     await #expect(throws: NetFrontError.noGroup(MACAddress(InlineArray(repeating: 0xFF)))) {
