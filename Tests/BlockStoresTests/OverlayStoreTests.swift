@@ -30,6 +30,29 @@ struct OverlayStoreTests {
     #expect(driver.perform(.writeBarrier, sector: 0))
   }
 
+  /// As a guest's pages are: pieces and clusters end at different places.
+  @Test(arguments: [BlkRequest.Kind.write, .writeBarrier]) func payloadOfManyPiecesCrossesClusters(
+    kind: BlkRequest.Kind
+  ) throws {
+    let base = try TemporaryFile(basePattern)
+    let overlay = try TemporaryFile()
+    let driver = try StoreDriver(queueOf: OverlayStore(base: base.path, overlay: overlay.path, clusterByteCount: 4096))
+    let ends = [0, 512, 3072, 3584, 8192, 9728, 17_920, 20_480]
+    let places = zip(ends, ends.dropFirst()).map { $0..<$1 }
+    var expected = basePattern
+    // The second time some of the clusters are in the overlay.
+    for (sector, seed) in [(5, 2), (21, 3)] {
+      let written = pattern(20_480, seed: seed)
+      driver.memory.slice(from: 0, count: written.count).copy(from: written.span)
+      #expect(driver.perform(kind, sector: UInt64(sector), places))
+      expected.replaceSubrange(sector * 512..<sector * 512 + 20_480, with: written)
+      #expect(driver.read(sector: 0, byteCount: expected.count) == expected)
+      driver.memory.slice(from: 0, count: 20_480).zero()
+      #expect(driver.perform(.read, sector: UInt64(sector), places))
+      #expect(driver.memory.slice(from: 0, count: 20_480).copied() == written)
+    }
+  }
+
   @Test func whatWasWrittenIsThereNextTime() throws {
     let base = try TemporaryFile(basePattern)
     let overlay = try TemporaryFile()
