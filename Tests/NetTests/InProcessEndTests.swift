@@ -37,10 +37,12 @@ struct InProcessEndTests {
     #expect(end.guestOffloads == [.ipv6Checksum, .tcpv6Segmentation])
     take([frame(1)], ends[2], segmented)
     take([frame(2)], ends[0])
+    #expect(isReadable(end.descriptor, within: 0))
     var arrived: [(bytes: [UInt8], metadata: NetPacketMetadata)] = []
     end.receive { arrived.append(($0.bytes.copied(), $0.metadata)) }
     #expect(
       arrived.map(\.bytes) == [frame(1), frame(2)] && arrived.map(\.metadata) == [segmented, NetPacketMetadata()])
+    #expect(!isReadable(end.descriptor, within: 0), "whoever has received sleeps again")
     let one = frame(3)
     end.send(one.span, blank)
     end.send(one.span)

@@ -121,6 +121,35 @@ struct TapOffloadTests {
     #expect(count >= 50)
   }
 
+  @Test func packetsToBeCutAreCountedBothWays() throws {
+    let name = TapDevices.name()
+    let tap = try TapInterface(name: name)
+    let end = TapEnd(tap)
+    _ = try end.ends(forQueues: 1, guestOffloads: .all)
+    try TapDevices.ip("link", "set", name, "up")
+    let socket = try PacketSocket(on: name)
+    let (large, small) = (TestPacket(payload: pattern(30_000, seed: 1)), TestPacket(payload: pattern(700, seed: 2)))
+    let pages = PrivatePages(pageCount: 10)
+    let largeBytes = pages.bytes.slice(from: 0, count: large.bytes.count)
+    largeBytes.copy(from: large.bytes.span)
+    let smallBytes = pages.bytes.slice(from: 8 * 4096, count: small.whole.count)
+    smallBytes.copy(from: small.whole.span)
+    let segmentation = NetPacketMetadata.Segmentation(.tcpv4, payloadByteCount: 1448)
+    let frames = [
+      NetworkFrame(largeBytes, NetPacketMetadata(checksum: .blank, segmentation: segmentation)),
+      NetworkFrame(smallBytes),
+    ]
+    var queue = FrameQueue(capacity: 64)
+    end.take(frames.span, answering: &queue)
+    #expect(end.segmentedCounts == (1, 0) && end.dropCount == 0)
+    try socket.send(large.bytes, headers: NetHeaders(parsing: large.bytes.span), segmentByteCount: 1448)
+    try socket.send(small.whole, headers: NetHeaders(parsing: small.whole.span), segmentByteCount: 0)
+    end.give(to: &queue)
+    let given = (0..<queue.count).map { queue[$0].metadata.segmentation }
+    #expect(given.count { $0 == segmentation } == 1 && given.count { $0 == nil } > 0, "\(given)")
+    #expect(end.segmentedCounts == (1, 1))
+  }
+
   @Test func queuesShareADeviceThatHasOne() throws {
     let end = TapEnd(try TapInterface(name: TapDevices.name()))
     #expect(try end.ends(forQueues: 3, guestOffloads: .all).allSatisfy { $0 === end })

@@ -128,6 +128,22 @@ struct VirtioNetHeaderTests {
     #expect(Array(bytes[..<outer.payloadOffset]) == Array(outer.bytes[..<outer.payloadOffset]))
   }
 
+  /// A protocol of which nothing is known here but where its checksum lies.
+  @Test func aBlankChecksumOfAnotherProtocolIsFilledIn() {
+    var frame = pattern(60, seed: 4)
+    (frame[12], frame[13], frame[24], frame[25]) = (0x88, 0xB5, 0, 0)
+    var header = VirtioNetHeader()
+    header.fields.flags = Self.needsChecksum
+    (header.fields.csum_start, header.fields.csum_offset) = (20, 4)
+    let (metadata, bytes) = given(frame, header)
+    #expect(metadata == NetPacketMetadata())
+    var sum = InternetChecksum()
+    sum.add(bytes.span.extracting(20...))
+    #expect(sum.value == 0 && bytes[24..<26] != [0, 0])
+    (frame[24], frame[25]) = (bytes[24], bytes[25])
+    #expect(bytes == frame)
+  }
+
   @Test func whatWasNotAskedForOrContradictsItselfIsOfNoUse() throws {
     let tcp = try blank(TestPacket(payload: pattern(3000, seed: 1)))
     for type in [Self.gsoUDP, Self.gsoUDPL4, Self.gsoTCPv6, 7] {
