@@ -52,7 +52,8 @@ final class BlkBackRemainder: ThreadWork, @unchecked Sendable {
   /// - Returns: false when the store has not completed all of it by then.
   func settle(until deadline: UInt64) -> Bool {
     while settle() > 0 {
-      guard Uptime.now.nanoseconds < deadline, let descriptor = store?.completionDescriptor else { return false }
+      let descriptor = contents.withLock { _ in store?.completionDescriptor }
+      guard Uptime.now.nanoseconds < deadline, let descriptor else { return false }
       Wakeup.wait(for: descriptor, timeout: 10)
     }
     return true

@@ -68,6 +68,7 @@ import XenRing
       guard error == 0 else { throw Self.failure("cannot be made as large as it has to be", path, error) }
       unsafe baseAddress = try Self.map(descriptor, byteCount, path)
     } catch {
+      _ = flock(descriptor.rawValue, LOCK_UN)
       try? descriptor.close()
       throw error
     }

@@ -216,12 +216,11 @@ public final class Bus {
   public func resume() {
     for (path, session) in sessions {
       unwatchOtherEnd(of: session.device, session.device.watchedKeys)
-      if let session = session as? FrontendSession, !session.leaves {
+      switch session {
+      case let session as FrontendSession where !session.leaves:
         if let frontend = session.suspend() { suspended[path] = (frontend, session.device) }
-      } else {
-        // Of a frontend that was about to leave nobody has anything any more, so nobody is to be waited for.
-        session.end()
-        if session is FrontendSession { _ = try? session.device.switchState(to: .closed) }
+      case let session as FrontendSession: session.leaveAtOnce()
+      default: session.end()
       }
     }
     sessions = [:]

@@ -77,6 +77,13 @@ final class FrontendSession: DeviceSession {
     return frontend
   }
 
+  /// The same for one that was about to leave: nobody has anything of it, so it has left.
+  func leaveAtOnce() {
+    end()
+    // One that has published nothing cannot tell its directory from one that was made anew, and has nothing to take back.
+    if device.knownState != .initialising { _ = try? device.switchState(to: .closed) }
+  }
+
   /// A frontend's pages end with it.
   func detach() { end() }
 

@@ -35,7 +35,7 @@ public final class ThreadPerQueue: QueueHost {
 
 /// One queue's thread. Its creator starts it once and joins it once.
 ///
-/// Sendable: `handle` is written before and read after the thread's life; `waits` and `sleep` are the thread's own.
+/// Sendable: `handle` is its creator's alone; `waits` and `sleep` are the thread's own.
 private final class QueueThread: ThreadWork, @unchecked Sendable {
   private let queue: any DataQueue
   private let budget: Int

@@ -27,7 +27,7 @@ extension ThreadWork {
     guard created == 0 else {
       // Safe: the thread that would have taken it over was not made.
       unsafe Unmanaged<ThreadStart>.fromOpaque(argument).release()
-      throw ResourceError("no thread \(name) can be made: raise the limit of processes, or serve fewer devices")
+      throw ResourceError("no thread \(name) can be made: raise the limit of processes")
     }
     return handle
   }

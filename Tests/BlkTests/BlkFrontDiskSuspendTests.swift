@@ -5,6 +5,8 @@ import Testing
 import XenLoopback
 
 /// X9: a disk of async programs whose domain is suspended and resumed.
+// For what hangs: many times what all tests together take, since a test waits for its turn among them.
+@Suite(.timeLimit(.minutes(80)))
 struct BlkFrontDiskSuspendTests {
   @Test func callsUnderWayEndAfterTheSuspension() async throws {
     let rig = try Rig()

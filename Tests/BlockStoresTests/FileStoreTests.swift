@@ -382,7 +382,7 @@ struct FileStoreTests {
     #expect(try FileStore(path: file.path, options: FileStoreOptions(direct: .off)).isDirect == false)
     #expect(try FileStore(path: file.path, options: FileStoreOptions(direct: .on)).isDirect)
     // sysfs has files of a page, and no direct I/O.
-    let path: FilePath = "/sys/kernel/mm/transparent_hugepage/enabled"
+    let path: FilePath = "/sys/kernel/uevent_seqnum"
     #expect(throws: FileStoreError.cannotBeDirect(path)) {
       try FileStore(path: path, isReadOnly: true, options: FileStoreOptions(direct: .on))
     }

@@ -6,6 +6,8 @@ import Testing
 import XenLoopback
 
 /// The card of async programs, with packets that are not finished and with several queues.
+// For what hangs: many times what all tests together take, since a test waits for its turn among them.
+@Suite(.timeLimit(.minutes(80)))
 struct NetCardMetadataTests {
   private final class UnfinishedEcho: NetworkEnd {
     let offloads = NetOffloads.all

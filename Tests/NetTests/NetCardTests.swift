@@ -5,6 +5,8 @@ import Testing
 import XenLoopback
 
 /// The card of async programs, with threads that nothing but events and calls wake.
+// For what hangs: many times what all tests together take, since a test waits for its turn among them.
+@Suite(.timeLimit(.minutes(80)))
 struct NetCardTests {
   /// A driver domain at work, and a card's directories.
   private struct Machine {

@@ -130,7 +130,25 @@ struct NetFrontSuspendTests {
     #expect(pair.loopback.grantCounts.sharedPages == 0)
     for _ in 0..<20 { pair.scheduler.round() }
     #expect(pair.frontBus.isEmpty && !pair.card.isConnected, "\(pair.frontBus.report)")
-    if !isMadeAnew { #expect(try pair.scheduler.run { try pair.toolstack.isClosed(pair.device) }) }
+    if isMadeAnew {
+      #expect(try pair.frontendState == .initialising, "that is another device")
+    } else {
+      #expect(try pair.scheduler.run { try pair.toolstack.isClosed(pair.device) })
+    }
+  }
+
+  @Test func deviceThatIsMadeAnewIsNotClosedByACardThatHadPublishedNothing() throws {
+    let pair = try NetPair(end: EchoEnd())
+    // Its backend is not there yet.
+    pair.scheduler.remove(pair.backBus)
+    #expect(pair.scheduler.run { !pair.frontBus.report.isEmpty })
+    pair.frontBus.close()
+    pair.guest.suspendAndResume()
+    try pair.toolstack.remove(pair.device)
+    _ = try pair.toolstack.addVif(
+      to: pair.guest.domain, servedBy: pair.driverDomain.domain, mac: "00:16:3e:00:00:01")
+    pair.frontBus.resume()
+    #expect(try pair.frontBus.isEmpty && pair.frontendState == .initialising)
   }
 
   /// Backends of a domain that was resumed begin as after a restart.

@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 import XenPlatform
 
 /// Polls queues as threads would, when one of their descriptors is readable or an instant has come that they gave, by a clock
@@ -32,7 +33,9 @@ final class AwakeHost: QueueHost, @unchecked Sendable {  // everything happens o
     for index in entries.indices where !entries[index].isStopped {
       let queue = entries[index].queue
       let isDue = entries[index].wakesAt.map { $0 <= now } ?? false
-      guard isDue || queue.descriptors.contains(where: { queue.waits(for: $0) && isReadable($0) }) else { continue }
+      guard isDue || queue.descriptors.contains(where: { queue.waits(for: $0) && isReadable($0, within: 0) }) else {
+        continue
+      }
       entries[index].pollCount += 1
       switch queue.poll(now: now, budget: budget) {
       case .idle: entries[index].wakesAt = nil
@@ -43,10 +46,5 @@ final class AwakeHost: QueueHost, @unchecked Sendable {  // everything happens o
         entries[index].whenStopped()
       }
     }
-  }
-
-  private func isReadable(_ descriptor: CInt) -> Bool {
-    var wait = [pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)]
-    return Wakeup.wait(for: &wait, timeout: 0)
   }
 }

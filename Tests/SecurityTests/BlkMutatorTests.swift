@@ -67,6 +67,7 @@ import XenPlatform
       #expect(isBroken || taken == shown)
       if isBroken { try xen.disconnectByHand() }
     }
+    // A reference that the mutator has made the ring's own breaks it, so it is writes that break connections, too.
     // Of each connection that broke, at most a ring's worth has no answer.
     #expect(
       put - answered <= 32 * (connections - 1) && connections <= 2 + put / 10_000 + writes / 500_000,

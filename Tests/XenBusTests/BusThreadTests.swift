@@ -5,7 +5,8 @@ import XenBus
 import XenPlatform
 
 /// The thread that polls a bus.
-@Suite(.onEachStore) struct BusThreadTests {
+// For what hangs: many times what all tests together take, since a test waits for its turn among them.
+@Suite(.timeLimit(.minutes(80)), .onEachStore) struct BusThreadTests {
   let rig: BusRig
   let disk: Toolstack.Device
 

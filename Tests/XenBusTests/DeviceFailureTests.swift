@@ -158,6 +158,9 @@ import XenPlatform
     try backBus.register(back)
     let frontBus = try rig.frontBus(front)
     #expect(settle(frontBus, backBus))
+    // A look more.
+    try rig.store.write("\(bad.backendPath)/anything", [], in: nil)
+    #expect(settle(frontBus, backBus))
     #expect(log.lines.count { $0.hasPrefix("error") } == 1, "\(log.lines)")
     #expect(
       try rig.error(of: rig.driverDomain, bad.backendPath)

@@ -102,8 +102,8 @@ import XenPlatform
   @Test func stormOfStatesFromOnePeerStarvesNoOtherDevice() throws {
     let other = try rig.addDisk(51728)
     let (frontBus, backBus) = (try rig.frontBus(front), try rig.backBus(back))
-    for count in 0..<40 {
-      try rig.write(disk.frontendPath, count % 2 == 0 ? .initialising : .closed)
+    for _ in 0..<40 {
+      for count in 0..<12 { try rig.write(disk.frontendPath, count % 2 == 0 ? .initialising : .closed) }
       for bus in [frontBus, backBus] { bus.poll() }
     }
     #expect(try rig.state(other.frontendPath) == .connected)

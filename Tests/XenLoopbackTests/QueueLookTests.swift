@@ -15,7 +15,7 @@ struct QueueLookTests {
     func poll(now: Uptime, budget: Int, looks: Bool) -> PollOutcome { word.poll(looks: looks) }
   }
 
-  @Test(arguments: [0, 200_000, 1_000_000_000] as [UInt64])
+  @Test(.timeLimit(.minutes(80)), arguments: [0, 200_000, 1_000_000_000] as [UInt64])
   func nothingIsMissedBetweenLookingAndSleep(nanoseconds: UInt64) throws {
     let host = ThreadPerQueue(sleep: AdaptiveSleep(maxNanoseconds: nanoseconds, crowdedYield: .max))
     let queue = try CountedQueue()
@@ -52,7 +52,7 @@ struct QueueLookTests {
     }
   }
 
-  @Test func aQueueThatAlwaysFindsSomethingInMemoryStopsAllTheSame() throws {
+  @Test(.timeLimit(.minutes(80))) func aQueueThatAlwaysFindsSomethingInMemoryStopsAllTheSame() throws {
     let host = ThreadPerQueue(sleep: AdaptiveSleep(maxNanoseconds: 1_000_000_000, crowdedYield: .max))
     let queue = try BusyQueue()
     try host.start(queue, name: "busy") {}

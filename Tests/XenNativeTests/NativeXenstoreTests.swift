@@ -5,7 +5,8 @@ import XenPlatform
 import XenstoredSupport
 
 /// The store's connection through libxenstore, on a real xenstored.
-@Suite(.needsXenstored) struct NativeXenstoreTests {
+// For what hangs: many times what all tests together take, since a test waits for its turn among them.
+@Suite(.needsXenstored, .timeLimit(.minutes(80))) struct NativeXenstoreTests {
   private let daemon: Xenstored
   private let store: any Xenstore
 

@@ -103,8 +103,8 @@ final class DiskUnderTest {
     var inFlight = 0
     var sleep = self.sleep
     var failed = 0
-    // A beginning that is not counted: pages are touched and mapped, files opened. Where requests are counted there are many
-    // of them, however little time the process is given.
+    // A beginning that is not counted: pages are touched and mapped, files opened. Where requests are counted it has a
+    // twentieth of them, however little time the process is given.
     let start = Uptime.now.nanoseconds
     let begin = start + 300_000_000
     let end = begin + UInt64(seconds * 1e9)

@@ -26,7 +26,8 @@ enum NetworkNamespaces {
     let process = Process()
     process.executableURL = URL(filePath: "/usr/bin/env")
     let namespace = geteuid() == 0 ? ["unshare", "--net"] : ["unshare", "--user", "--map-root-user", "--net"]
-    // The limit is for what hangs: on a busy machine a test takes many times as long. In a folder of its own. What a test leaves running is ended, and has written what it has to say to `said`.
+    // In a folder of its own. What a test leaves running is ended, and has written what it has to say to `said`. The limit is for
+    // what hangs: on a busy machine a test takes many times as long as here.
     let preamble = """
       set -euo pipefail; cd "$(mktemp -d)"
       trap 'kill $(jobs -p) 2>/dev/null || true; wait; cat said 2>/dev/null || true; rm -rf "$PWD"' EXIT

@@ -1,4 +1,4 @@
-# limit: 600
+# limit: 1800
 # needs: fio setpriv
 # A guest that attacks xen-blkback through its own disk, with indices, slots, events, keys and connections, and is destroyed in
 # the middle of it, while another disk of the same program is under fio verify: that one sees no error, and keeps at least

@@ -1,4 +1,3 @@
-# limit: 300
 # Our block back end under Linux's own front end with persistent grants: its pages stay mapped, no more of them than was said, and
 # not for ever.
 . /payload/functions

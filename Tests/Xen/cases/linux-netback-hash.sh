@@ -1,6 +1,5 @@
 # Our network front end has Linux's own back end hash and spread frames over four queues, by the control ring: every frame has the
 # hash that our Toeplitz computes of it, and as many come on each queue as it predicts.
-# limit: 300
 . /payload/functions
 
 share_more_pages

@@ -1,6 +1,5 @@
 # Our network front end at a TAP device, under Linux's own back end with two queues: TCP over IPv4 and IPv6 in packets of up to 64 KiB
 # that nobody cuts between the two networks, with blank checksums, both ways; and without any of that.
-# limit: 300
 . /payload/functions
 
 share_more_pages

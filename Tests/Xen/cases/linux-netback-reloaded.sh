@@ -1,6 +1,5 @@
 # Linux's own back end is removed under traffic of our network front end, and loaded again: the front end sees it wait, closes, begins anew, and
 # traffic resumes on the same card.
-# limit: 300
 . /payload/functions
 
 modprobe xen-netback

@@ -1,7 +1,6 @@
 # Our network back end under Linux's own front end with two queues: TCP over IPv4 and IPv6 in packets of up to 64 KiB that nobody cuts
 # between the two networks, with blank checksums, both ways; and none from
 # the front end where the back end takes none.
-# limit: 300
 . /payload/functions
 . /payload/net-functions
 

@@ -1,5 +1,5 @@
 # needs: systemd
-# limit: 600
+# limit: 1800
 # Our block back end under systemd, from the unit file as it goes to a machine, with Linux's own front end: it serves the disk in
 # the sandbox that the file asks for, and is reloaded, stopped, started and killed while the disk stays connected.
 . /payload/functions

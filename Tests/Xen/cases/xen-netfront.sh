@@ -1,6 +1,5 @@
 # xen-netfront under Linux's own back end: a host that answers and pings, a TAP device, a capture; killed, its back end away. And
 # net-responder.
-# limit: 400
 . /payload/functions
 
 modprobe xen-netback
