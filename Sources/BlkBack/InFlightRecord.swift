@@ -68,8 +68,7 @@ import XenRing
       guard error == 0 else { throw Self.failure("cannot be made as large as it has to be", path, error) }
       unsafe baseAddress = try Self.map(descriptor, byteCount, path)
     } catch {
-      _ = flock(descriptor.rawValue, LOCK_UN)
-      try? descriptor.close()
+      Self.letGo(of: descriptor)
       throw error
     }
     bytes(0, Self.magic.utf8.count).copy(from: Array(Self.magic.utf8).span)
@@ -97,7 +96,7 @@ import XenRing
       }
       unsafe baseAddress = try Self.map(descriptor, byteCount, path)
     } catch {
-      try? descriptor.close()
+      Self.letGo(of: descriptor)
       throw error
     }
     guard bytes(0, 16).copied() == Array(Self.magic.utf8), bytes(16, Self.nameByteCount).copied() == Array(name.utf8)
@@ -106,9 +105,7 @@ import XenRing
 
   deinit {
     unsafe munmap(baseAddress, byteCount)
-    // A program that another thread begins at this moment has a copy of the descriptor until it runs.
-    _ = flock(descriptor.rawValue, LOCK_UN)
-    try? descriptor.close()
+    Self.letGo(of: descriptor)
   }
 
   /// Nobody is to go on with it.
@@ -133,6 +130,12 @@ import XenRing
       // Whoever had it locked has removed it since it was opened.
       try? descriptor.close()
     }
+  }
+
+  private static func letGo(of descriptor: FileDescriptor) {
+    // A program that another thread begins at this moment has a copy of the descriptor until it runs.
+    _ = flock(descriptor.rawValue, LOCK_UN)
+    try? descriptor.close()
   }
 
   private static func map(

@@ -160,9 +160,7 @@ private final class BusLoop: ThreadWork {
   private let state: BusThreadState
   private var sleep: AdaptiveSleep
 
-  init(
-    _ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, sleep: AdaptiveSleep
-  ) {
+  init(_ bus: Bus, _ client: (any BusThreadClient)?, _ state: BusThreadState, sleep: AdaptiveSleep) {
     (self.bus, self.client, self.state, self.sleep) = (bus, client, state, sleep)
   }
 

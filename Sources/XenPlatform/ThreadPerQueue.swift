@@ -19,8 +19,7 @@ public final class ThreadPerQueue: QueueHost {
   public func start(
     _ queue: any DataQueue, name: String, whenStopped: @escaping @Sendable () -> Void
   ) throws(ResourceError) {
-    let thread = try QueueThread(
-      queue: queue, budget: budget, sleep: sleep, whenStopped: whenStopped)
+    let thread = try QueueThread(queue: queue, budget: budget, sleep: sleep, whenStopped: whenStopped)
     thread.handle = try thread.start(name: name)
     let former = threads.withLock { $0.updateValue(thread, forKey: ObjectIdentifier(queue)) }
     precondition(former == nil, "a queue is started once")

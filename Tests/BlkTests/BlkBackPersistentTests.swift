@@ -183,22 +183,23 @@ struct BlkBackPersistentTests {
     #expect(mappedCount(pair) == 13)
   }
 
-  @Test(arguments: seeds(1...10, of: BlkBackPersistentTests.self))
-  func mapsThatFailNowAndThenFailRequestsAndNothingElse(seed: Seed) throws {
+  /// Some at the beginning, each of which is one request's; or any of them.
+  @Test(arguments: seeds(1...10, of: BlkBackPersistentTests.self), [true, false])
+  func mapsThatFailNowAndThenFailRequestsAndNothingElse(seed: Seed, atTheBeginning: Bool) throws {
     let frontend = RawBlkFrontend(isPersistent: true)
     let pair = try BlkPair(seed: seed, options: BlkBackOptions(), frontend: frontend) { _ in
       ModelDisk(sectorCount: 1024)
     }
     try pair.connect()
     let faultCount = 1 + seed.modulo(4)
-    pair.loopback.grantFaults.failedMap = .next(faultCount)
+    pair.loopback.grantFaults.failedMap = atTheBeginning ? .next(faultCount) : .oneIn(3)
     var failureCount = 0
     for id in 0..<UInt64(60) {
       frontend.put(frontend.direct(BlkIf.Operation.read, [(Int(id) % 16, 0, 7), (Int(id * 7) % 16, 0, 7)], id: id))
       let status = try #require(try pair.statuses(frontend, 1)[id])
       if status != BlkIf.Status.okay { failureCount += 1 }
     }
-    #expect(failureCount == faultCount)
+    #expect(atTheBeginning ? failureCount == faultCount : failureCount < 30, "\(failureCount) failed")
     pair.loopback.grantFaults.failedMap = .never
     try use(Array(0..<16), frontend, pair)
     #expect(mappedCount(pair) == 16)

@@ -67,10 +67,11 @@ import XenPlatform
       #expect(isBroken || taken == shown)
       if isBroken { try xen.disconnectByHand() }
     }
-    // A reference that the mutator has made the ring's own breaks it, so it is writes that break connections, too.
+    // A reference that the mutator has made the ring's own breaks it: where the machine lets it write more for each request than
+    // it does here, that comes more often.
     // Of each connection that broke, at most a ring's worth has no answer.
     #expect(
-      put - answered <= 32 * (connections - 1) && connections <= 2 + put / 10_000 + writes / 500_000,
+      put - answered <= 32 * (connections - 1) && connections <= 2 + max(put / 10_000, writes / 1_300_000),
       "\(connections) connections")
     #expect(gate.passed > 0 && gate.fault == nil, "\(gate.fault ?? "")")
     #expect(counts[0] > 0 && counts[1] > 0, "the gate had both kinds to judge")

@@ -77,9 +77,7 @@ import XenLoopback
     if let socket { say("the store is at \(socket.path); to look in: XENSTORED_PATH=\(socket.path) xenstore-ls -f") }
     let copied = try disk.run(on: guest)
     let sent = try trip.run(on: guest)
-    if hold {
-      waitForUser(guest)
-    }
+    if hold { waitForUser(guest) }
     try guest.shutDown()
     socket?.close()
     say(try disk.summary(copied) + "\n")

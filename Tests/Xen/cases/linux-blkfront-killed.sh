@@ -1,6 +1,7 @@
 # limit: 1800
 # needs: fio
-# Our block back end killed again and again under Linux's own front end, which writes and verifies at full depth: the guest notices nothing but pauses.
+# Our block back end killed again and again under Linux's own front end, which writes and verifies at full depth: the guest notices
+# nothing but pauses.
 . /payload/functions
 
 kills=12
@@ -86,8 +87,8 @@ killed() {
 }
 
 # Not both at once: where a control domain is paravirtualized, Linux 5.19 and later, and what has had the same change since ("xen/gntdev:
-# Avoid blocking in unmap_grant_pages()"), takes a killed process's tables apart before the pages that it had mapped and that are in direct I/O are
-# unmapped, and is not well afterwards ("Bad page map"), whoever had them mapped.
+# Avoid blocking in unmap_grant_pages()"), takes a killed process's tables apart before the pages that it had mapped and that are in
+# direct I/O are unmapped, and is not well afterwards ("Bad page map"), whoever had them mapped.
 killed yes on through --direct off
 killed no off past --no-persistent
 losetup -d /dev/loop0
